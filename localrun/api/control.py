@@ -1,0 +1,159 @@
+"""What is done to a run that exists: stopped, restarted, renamed, archived, its schedule and metadata changed.
+
+Each is one change of the record or one move under the queue lock; whoever is killed in the middle leaves the run as it
+was or as it was to be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from localrun import files
+from localrun.engine import processes, submission
+from localrun.engine.queue import WAITING, Need, Queue, rename_for_priority
+from localrun.engine.supervisor import NEWS
+from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import Reason, RunStatus
+
+_OWN_FILES = {
+    "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
+}  # fmt: skip
+_OWN_FOLDERS = {"logs", "telemetry"}
+
+
+def request_stop(queue: Queue, folder: RunFolder, reason: str | None = None) -> Record:
+    """Stop a run that waits; ask the supervisor of one that is active; leave one that has ended as it is."""
+    message = f"stopped by {user_name()}" + (f": {reason}" if reason else "")
+
+    def change(record: Record) -> None:
+        status = records.status(record)
+        if status in (RunStatus.PENDING, RunStatus.QUEUED):
+            records.advance(record, RunStatus.STOPPED, reason=Reason.STOPPED_BY_USER, message=message)
+        elif status.is_active() and record["stop_requested"] is None:
+            record["stop_requested"] = {"time": records.now(), "message": message}
+            records.add_event(record, "stop", message)
+
+    if records.status(records.read(folder)).is_terminal():
+        return records.read(folder)
+    record = records.update(folder, change, sync=True)
+    supervisor = record["supervisor"]
+    if supervisor is not None:
+        processes.signal_pid(supervisor["pid"], supervisor["start"], NEWS)
+    elif records.status(record) is RunStatus.STOPPED:
+        submission.withdraw(queue, record["uid"])
+    return record
+
+
+def restart(queue: Queue, folder: RunFolder) -> Record:
+    """Queue an ended run again, with the environment of whoever asks."""
+    request = records.read(folder)["request"]
+    return submission.resubmit(queue, folder, Need(request["cpus"], request["memory"]))
+
+
+def move_to_archive(queue: Queue, folder: RunFolder, uid: str) -> RunFolder:
+    """Take an ended run out of the list of runs."""
+    with queue.lock():
+        record = records.read(folder)
+        if record["uid"] != uid or not records.status(record).is_terminal():
+            raise IllegalTransitionError(f"run {record['name']} was started again meanwhile: it was not deleted")
+        return RunFolder(submission.archive(folder.path, uid))
+
+
+def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> RunFolder:
+    """Give an ended run another name, and its folder with it."""
+    from localrun.model.request import validate_name
+
+    target = RunFolder(os.path.join(os.path.dirname(folder.path), validate_name(name)))
+
+    def change(record: Record) -> None:
+        record["name"] = name
+
+    with queue.lock():
+        record = records.read(folder)
+        if not records.status(record).is_terminal():
+            raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can be renamed once it has ended")
+        if os.path.lexists(target.path):
+            there = records.read(target)
+            if not overwrite or not records.status(there).is_terminal():
+                raise RunExistsError(f"name: {name!r} is taken by a run that is {there['status']}")
+            submission.archive(target.path, there["uid"])
+        os.rename(folder.path, target.path)
+        records.update(target, change)
+    return target
+
+
+def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]) -> Record:
+    """Change scheduling fields of a run that has not ended, in its record and in its place in the queue."""
+    from localrun.model.config import RunConfig
+    from localrun.model.request import Request
+
+    config = RunConfig.from_mapping(records.read(folder)["config"])
+    config.scheduling.update(wanted)
+    checked = Request.from_config(config, needs_command=False)
+
+    def change(record: Record) -> None:
+        if records.status(record).is_terminal():
+            raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can't be updated any more")
+        record["config"] = config.to_mapping()
+        record["request"].update({field: getattr(checked, field) for field in wanted})
+
+    record = records.update(folder, change, sync=True)
+    if "priority" in wanted:
+        with queue.lock():
+            old = queue.find(WAITING, record["uid"])
+            if old is not None:
+                rename_for_priority(queue, old, checked.priority)
+        queue.wake("")
+    if record["supervisor"] is not None:
+        processes.signal_pid(record["supervisor"]["pid"], record["supervisor"]["start"], NEWS)
+    return record
+
+
+def update_metadata(folder: RunFolder, metadata: Mapping[str, Any]) -> Record:
+    """Merge keys into a run's metadata; nothing changes if the whole would be too large."""
+    from localrun.model.request import validate_metadata
+
+    def change(record: Record) -> None:
+        record["metadata"] = validate_metadata({**record["metadata"], **validate_metadata(metadata)})
+
+    return records.update(folder, change, sync=True)
+
+
+def write(folder: RunFolder, data: Any, path: str) -> None:
+    """Write a file inside a run's folder; nothing outside it, and nothing that is the run's own."""
+    parts = os.fspath(path).split("/")
+    if os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
+        raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
+    if (len(parts) == 1 and parts[0] in _OWN_FILES) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
+        raise RunConfigError(f"path: {path!r} is one of the run's own files")
+    target = os.path.join(folder.path, *parts)
+    inside = os.path.realpath(folder.path)
+    if os.path.commonpath([inside, os.path.realpath(os.path.dirname(target))]) != inside or os.path.islink(target):
+        raise RunConfigError(f"path: {path!r} leads out of the run's folder by a link")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    files.replace(target, _as_bytes(data))
+
+
+def _as_bytes(data: Any) -> bytes:
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    from localrun.model import payload
+
+    return payload.dumps(data)
+
+
+def user_name() -> str:
+    """The name of the user this process belongs to."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"

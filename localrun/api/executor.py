@@ -1,0 +1,121 @@
+"""``concurrent.futures`` over the queue: each call is a run, its future is fulfilled when the run has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+from localrun.api.function import Function
+from localrun.api.run import Run
+from localrun.engine.watch import REPLACED, Watch
+from localrun.errors import LocalrunError
+from localrun.model.status import RunStatus
+
+_LOOK_S = 1.0
+
+
+class RunFuture(futures.Future[Any]):
+    """The future of a call that is a run: ``run`` is its handle. Cancelling it withdraws a run that still waits."""
+
+    run: Run
+
+    def cancel(self) -> bool:
+        """Withdraw the run if it still waits; False if it has started (stop it with ``future.run.stop()``)."""
+        if self.running() or self.done():
+            return super().cancel()
+        if self.run.refresh().status not in (RunStatus.PENDING, RunStatus.QUEUED):
+            return False
+        if self.run.stop("its future was cancelled").started_at is not None:
+            return False
+        return super().cancel()
+
+
+class Executor(futures.Executor):
+    """A ``concurrent.futures.Executor`` whose calls are runs. Options are those of ``localrun.function``.
+
+    Runs go on when the process ends; ``shutdown(wait=True)`` and leaving a ``with`` block wait for them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._open: dict[RunFuture, Run] = {}
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._shut = False
+        self._watch = Watch()
+        self._thread: threading.Thread | None = None
+        Function(len, options)  # refuses unknown options now rather than at the first call
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> RunFuture:
+        """Queue a call as a run with a name of its own."""
+        with self._lock:
+            if self._shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+        function = fn.options(**self._options) if isinstance(fn, Function) else Function(fn, self._options)
+        future = RunFuture()
+        future.run = function.run(*args, **kwargs)
+        with self._lock:
+            self._watch.add(future.run.path, REPLACED)
+            self._open[future] = future.run
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._fulfil, name="localrun-executor", daemon=True)
+                self._thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; wait for those under way, after cancelling those that still wait if asked to."""
+        with self._lock:
+            self._shut = True
+            waiting = list(self._open)
+        if cancel_futures:
+            for future in waiting:
+                future.cancel()
+        if wait:
+            with self._lock:
+                self._idle.wait_for(lambda: not self._open)
+
+    def _fulfil(self) -> None:
+        """Look at the open runs whenever one of their records changes, until none is open."""
+        while True:
+            for future, run in self._snapshot():
+                if self._settle(future, run):
+                    with self._lock:
+                        del self._open[future]
+                        self._watch.discard(run.path)
+            with self._lock:
+                if not self._open:
+                    self._idle.notify_all()
+                    self._thread = None
+                    return
+            self._watch.wait(_LOOK_S)
+
+    def _snapshot(self) -> list[tuple[RunFuture, Run]]:
+        with self._lock:
+            return list(self._open.items())
+
+    @staticmethod
+    def _settle(future: RunFuture, run: Run) -> bool:
+        """Bring a future up to date with its run; True if it is done."""
+        if future.cancelled():
+            future.set_running_or_notify_cancel()
+            return True
+        try:
+            status = run.refresh().status
+            if status.is_active() and not future.running():
+                future.set_running_or_notify_cancel()
+            if not status.is_terminal():
+                return False
+            if not future.running() and not future.set_running_or_notify_cancel():
+                return True
+            error = run.exception()
+            if error is None:
+                future.set_result(run.result())
+            else:
+                future.set_exception(error)
+        except futures.InvalidStateError:
+            pass  # cancelled this moment
+        except (LocalrunError, OSError) as error:
+            future.set_exception(error)
+        return True

@@ -1,0 +1,133 @@
+"""The logs of a run, read back: one stream as it was written, or both merged in the order of time.
+
+Ranks write two files; the supervisor notes beside them when each had grown to which size. Merging goes by those notes,
+line by line; what the notes don't cover (nobody was there to take them) comes last. Everything here is bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from localrun.errors import RunConfigError
+from localrun.model.folder import RunFolder
+
+_CHUNK = 1 << 20
+
+
+class LogText(str):
+    """The text of a log. Iterating gives its lines, with their line ends."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splitlines(keepends=True))
+
+
+class Line(NamedTuple):
+    """A line of a merged log, or what there was of it at the end. ``time`` is in seconds since the epoch, if known."""
+
+    data: bytes
+    time: float | None
+
+
+class StreamReader:
+    """Reads one log file from where it last left off; a file that isn't there yet is empty."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.position = 0
+
+    def read(self, up_to: int | None = None, limit: int = _CHUNK) -> bytes:
+        """What was written since, up to a position in the file, at most ``limit`` bytes."""
+        wanted = limit if up_to is None else min(up_to - self.position, limit)
+        if wanted <= 0:
+            return b""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            data = os.pread(fd, wanted, self.position)
+        finally:
+            os.close(fd)
+        self.position += len(data)
+        return data
+
+    def read_all(self, up_to: int | None = None) -> Iterator[bytes]:
+        """All that was written since, in pieces."""
+        while data := self.read(up_to):
+            yield data
+
+
+class MergedReader:
+    """Reads both streams of a rank as lines in time order, from where it last left off."""
+
+    def __init__(self, folder: RunFolder, resumption: int, rank: int) -> None:
+        self._streams = {
+            "o": StreamReader(folder.stdout(resumption, rank)),
+            "e": StreamReader(folder.stderr(resumption, rank)),
+        }
+        self._partial = {"o": b"", "e": b""}
+        self._times = StreamReader(folder.log_times(resumption, rank))
+        self._unparsed = b""
+        self._last: float | None = None
+
+    def lines(self) -> Iterator[Line]:
+        """The lines that are complete and whose time is known by now."""
+        while notes := self._times.read():
+            *complete, self._unparsed = (self._unparsed + notes).split(b"\n")
+            for note in complete:
+                at, stream, size = note.decode().split()
+                self._last = float(at)
+                for data in self._streams[stream].read_all(int(size)):
+                    yield from self._split(stream, data)
+
+    def rest(self) -> Iterator[Line]:
+        """All that is left once the run has ended: lines nobody timed, and last lines without an end."""
+        yield from self.lines()
+        for stream, reader in self._streams.items():
+            for data in reader.read_all():
+                yield from self._split(stream, data)
+            if self._partial[stream]:
+                yield Line(self._partial[stream], self._last)
+                self._partial[stream] = b""
+
+    def _split(self, stream: str, data: bytes) -> Iterator[Line]:
+        *complete, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
+        for line in complete:
+            yield Line(line + b"\n", self._last)
+
+
+def ranks(folder: RunFolder, resumption: int) -> list[int]:
+    """The ranks that have logs in a resumption, in order."""
+    try:
+        names = os.listdir(folder.resumption_logs(resumption))
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[5:-4]) for name in names if name.startswith("rank_") and name.endswith(".out"))
+
+
+def choose_rank(folder: RunFolder, resumption: int, rank: int | None) -> int:
+    """The rank asked for, or the lowest there is (0 before any has started).
+
+    Raises:
+        RunConfigError: that rank has no logs; the message says which have.
+    """
+    there = ranks(folder, resumption)
+    if rank is None:
+        return there[0] if there else 0
+    if there and rank not in there:
+        raise RunConfigError(f"rank: {rank} has no logs in resumption {resumption}: there are {', '.join(map(str, there))}")
+    return rank
+
+
+def text(folder: RunFolder, resumption: int, rank: int) -> bytes:
+    """The merged log of a rank as it is now."""
+    return b"".join(line.data for line in MergedReader(folder, resumption, rank).rest())
+
+
+def stream(path: str) -> bytes:
+    """One log file, whole; empty if nothing was ever written."""
+    return b"".join(StreamReader(path).read_all())

@@ -1,0 +1,399 @@
+"""The handle on a run, one class for every kind: what its record says, and what can be done with it.
+
+A handle holds a copy of the record as it last saw it; `refresh` and every method that waits bring it up to date.
+Names follow ``mcli.Run`` and ``runhouse.Run``. The lists of runs and the calls on them are in `runs`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from localrun import settings
+from localrun.api import control, logs
+from localrun.api.parts import Event, Node, Resumption, RunLifecycle
+from localrun.engine import submission
+from localrun.engine.queue import Queue
+from localrun.engine.waiting import ensure_looked_after, wait_until
+from localrun.errors import RunConfigError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.moment import Moment
+from localrun.model.record import Record
+from localrun.model.status import RunStatus
+
+if TYPE_CHECKING:
+    from localrun.model.config import RunConfig
+
+_LOG_LINES_IN_ERRORS = 5
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it is the cause of an error, shown above it
+    """The traceback of an exception that was raised in a run, attached as its cause."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Run:
+    """A run: a function call or command that is queued, at work or over, with its folder.
+
+    Get one from `create_run`, `get_run`, a function's `run`, or by folder with ``localrun.run(path=...)``.
+    """
+
+    def __init__(self, record: Record, folder: RunFolder) -> None:
+        self._record = record
+        self._folder = folder
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The run whose folder is at ``path``. Creates nothing.
+
+        Raises:
+            RunNotFoundError: there is no such folder.
+            NotARunError: the folder is no run folder; the message says what is missing.
+        """
+        run = cls({}, RunFolder(os.path.abspath(os.path.expanduser(os.fspath(path)))))
+        return run.refresh()
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    name = property(lambda self: self._record["name"], doc="The run's name, unique in its runs folder.")
+    run_uid = property(lambda self: self._record["uid"], doc="The run's identity, whatever its name.")
+    run_type = property(lambda self: self._record["run_type"], doc="FUNCTION, COMMAND, …")
+    fn_name = property(lambda self: self._record.get("fn_name"), doc="The qualified name of a function run's function.")
+    cmds = property(lambda self: self._record.get("cmds"), doc="The commands of a command run, a list; else None.")
+    created_by = property(lambda self: self._record.get("creator"), doc="The user who submitted the run.")
+    creation_stacktrace = property(lambda self: self._record.get("creation_stacktrace"), doc="Where it was submitted.")
+    cwd = property(lambda self: self._record.get("cwd"), doc="The run's working folder.")
+    reason = property(lambda self: self._record.get("reason"), doc="Why it is in its status: one of a documented set.")
+    message = property(lambda self: self._record.get("message"), doc="The reason in words.")
+    exit_code = property(lambda self: self._record.get("exit_code"), doc="As a shell has it: 128 + N for signal N.")
+    signal = property(lambda self: self._record.get("signal"), doc="The name of the signal that ended it, or None.")
+    failed_rank = property(lambda self: self._record.get("failed_rank"), doc="The first rank that failed, or None.")
+    error = property(lambda self: self._record.get("error"), doc="The exception of a function that raised, one line.")
+    error_traceback = property(lambda self: self._record.get("error_traceback"), doc="Its traceback, as text.")
+    metadata = property(lambda self: dict(self._record.get("metadata") or {}), doc="The metadata, a copy.")
+    upstream_artifacts = property(lambda self: list(self._record.get("upstream_artifacts") or []), doc="What it read.")
+    downstream_artifacts = property(lambda self: list(self._record.get("downstream_artifacts") or []), doc="What it made.")
+
+    @property
+    def path(self) -> str:
+        """The run's folder."""
+        return self._folder.path
+
+    @property
+    def display_name(self) -> str:
+        """The name as the command line shows it."""
+        return str(self.name)
+
+    @property
+    def status(self) -> RunStatus:
+        """The status when this handle last looked (`refresh` looks again)."""
+        return RunStatus.from_string(self._record["status"])
+
+    @property
+    def is_deleted(self) -> bool:
+        """True if the run was deleted or replaced: its folder lies in the archive beside the others."""
+        return os.path.basename(os.path.dirname(self._folder.path)) == submission.ARCHIVE
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration as submitted, a new copy each time."""
+        from localrun.model.config import RunConfig
+
+        return RunConfig.from_mapping(self._record.get("config") or {})
+
+    submitted_config = config
+
+    # -- when -------------------------------------------------------------------------------------------------------
+
+    created_at = property(lambda self: Moment.parse(self._record["created_at"]), doc="When it was submitted.")
+    updated_at = property(lambda self: Moment.parse(self._record.get("updated_at")), doc="When its record last changed.")
+    started_at = property(lambda self: Moment.parse(self._record.get("start_time")), doc="When it first started.")
+    completed_at = property(lambda self: Moment.parse(self._record.get("end_time")), doc="When it ended.")
+
+    @property
+    def lifecycle(self) -> list[RunLifecycle]:
+        """The phases the run went through, in order."""
+        return [RunLifecycle.of(entry) for entry in self._record["lifecycle"]]
+
+    @property
+    def resumptions(self) -> list[Resumption]:
+        """The attempts at the run, in order."""
+        return [Resumption.of(entry) for entry in self._record["resumptions"]]
+
+    @property
+    def latest_resumption(self) -> Resumption | None:
+        """The last attempt; None before the first."""
+        return self.resumptions[-1] if self._record["resumptions"] else None
+
+    @property
+    def resumption_count(self) -> int:
+        """How often the run was resumed: 0 during and after its first attempt."""
+        return records.resumption_index(self._record)
+
+    @property
+    def events(self) -> list[Event]:
+        """What else happened to the run, in order."""
+        return [Event(Moment.parse(e["time"]), e["type"], e["message"]) for e in self._record["events"]]
+
+    @property
+    def cumulative_pending_time(self) -> float:
+        """Seconds spent waiting, PENDING and QUEUED, over all resumptions."""
+        return self._seconds_in(RunStatus.PENDING, RunStatus.QUEUED)
+
+    @property
+    def cumulative_running_time(self) -> float:
+        """Seconds spent RUNNING, over all resumptions."""
+        return self._seconds_in(RunStatus.RUNNING)
+
+    def _seconds_in(self, *statuses: RunStatus) -> float:
+        return sum(phase.seconds for phase in self.lifecycle if phase.status in statuses)
+
+    # -- what it asked for ------------------------------------------------------------------------------------------
+
+    cpus = property(lambda self: self._requested("cpus", 0), doc="The number of CPUs it asked for.")
+    memory = property(lambda self: self._requested("memory", 0), doc="The memory it asked for, in bytes; 0: none said.")
+    gpus = property(lambda self: self._requested("gpus", 0), doc="The number of GPUs it asked for.")
+    gpu_type = property(lambda self: self._requested("gpu_type"), doc="The type of GPU it asked for, or None.")
+    image = property(lambda self: self._requested("image"), doc="The image of a container run, or None.")
+    cluster = property(lambda self: self._requested("cluster") or self._record.get("host"), doc="The machine.")
+    node_count = property(lambda self: self._requested("nodes", 1), doc="The number of machines: 1.")
+    priority = property(lambda self: self._requested("priority", "auto"), doc="high, auto, low or lowest.")
+    preemptible = property(lambda self: self._requested("preemptible", False), doc="Whether others may displace it.")
+    max_retries = property(lambda self: self._requested("max_retries", 0), doc="How often it is tried again.")
+    retry_on_system_failure = property(
+        lambda self: self._requested("retry_on_system_failure", False), doc="Whether it is tried again after one."
+    )
+    max_duration = property(lambda self: self._requested("max_duration"), doc="Its time limit in hours, or None.")
+    stop_grace = property(lambda self: self._requested("stop_grace", 30.0), doc="Seconds from SIGTERM to SIGKILL.")
+
+    def _requested(self, field: str, default: Any = None) -> Any:
+        return (self._record.get("request") or {}).get(field, default)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The machine the run is on."""
+        return [Node(0, self._record.get("host") or "", self.status, self.reason)]
+
+    # -- following it -----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Self:
+        """Read the record again, in place; a run that was archived meanwhile is found there. Returns self."""
+        try:
+            self._record = records.read(self._folder)
+        except RunNotFoundError:
+            self._folder = self._archived()
+            self._record = records.read(self._folder)
+        ensure_looked_after(self._queue, self._folder, self._record)
+        return self
+
+    def _archived(self) -> RunFolder:
+        parent, base = os.path.split(self._folder.path)
+        there = f"{parent}/{submission.ARCHIVE}/{base}.{self._record.get('uid')}"
+        if not self._record or not os.path.isdir(there):
+            raise RunNotFoundError(f"no run at {self._folder.path}")
+        return RunFolder(there)
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until the run has ended; returns self. TimeoutError after ``timeout`` seconds."""
+        self._record = wait_until(self._queue, self._folder, lambda r: records.status(r).is_terminal(), timeout)
+        return self
+
+    def result(self, timeout: float | None = None, rank: int | None = None) -> Any:
+        """Wait for the end, and return what came of the run.
+
+        A function's return value, or its own exception raised with the run's traceback as its cause; a command's
+        stdout if it completed, its stderr if not.
+
+        Raises:
+            RunFailedError: it failed and its exception can't be raised here.
+            RunStoppedError: it was stopped.
+            ResultUnavailableError: the result file is missing, cut short or altered.
+            TimeoutError: it has not ended after ``timeout`` seconds.
+            ValueError: there is no such rank.
+        """
+        if rank not in (None, 0):
+            raise RunConfigError(f"rank: run {self.name} has rank 0 alone, not {rank}")
+        self.wait(timeout)
+        if self._record["fn_name"] is None:
+            return self.stdout() if self.status is RunStatus.COMPLETED else self.stderr()
+        error = self.exception()
+        if error is not None:
+            raise error
+        return self._load_result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end, and return the exception with which the run ended; None if it completed."""
+        self.wait(timeout)
+        if self.status is RunStatus.COMPLETED:
+            return None
+        if self.status is RunStatus.STOPPED:
+            return RunStoppedError(f"run {self.name} was stopped: {self.message}")
+        return self._own_exception() or RunFailedError(self._failure())
+
+    def _own_exception(self) -> BaseException | None:
+        from localrun.model import payload
+
+        if self._record.get("error") is None or not os.path.exists(self._folder.exception):
+            return None
+        try:
+            error = payload.load(self._folder.exception, None)
+        except Exception:  # noqa: BLE001 - whatever keeps it from being unpickled here: its text is in the record
+            return None
+        if not isinstance(error, Exception):  # SystemExit and its like would end the caller instead of telling it
+            return None
+        error.__cause__ = RemoteTraceback(self.error_traceback)
+        return error
+
+    def _failure(self) -> str:
+        """What went wrong, with the end of the log and where the rest of it is."""
+        rank = self.failed_rank or 0
+        log = logs.text(self._folder, self.resumption_count, rank).decode(errors="replace").splitlines()
+        tail = "".join(f"\n    {line}" for line in log[-_LOG_LINES_IN_ERRORS:])
+        where = self._folder.resumption_logs(self.resumption_count)
+        return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
+
+    def _load_result(self) -> Any:
+        from localrun.model import payload
+
+        stored = self._record["result"]
+        return payload.load(self._folder.result, payload.Stored(stored["size"], stored["sha256"]))
+
+    def inputs(self) -> dict[str, Any]:
+        """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
+        from localrun.model import payload
+
+        if self._record["fn_name"] is None:
+            return {"args": [], "kwargs": {}}
+        loaded: dict[str, Any] = payload.load(self._folder.inputs, None)
+        return loaded
+
+    # -- its output -------------------------------------------------------------------------------------------------
+
+    def stdout(self, rank: int | None = None) -> str:
+        """What the latest resumption wrote to its standard output, of the lowest rank or this one."""
+        return self._stream(self._folder.stdout, rank)
+
+    def stderr(self, rank: int | None = None) -> str:
+        """What the latest resumption wrote to its standard error, of the lowest rank or this one."""
+        return self._stream(self._folder.stderr, rank)
+
+    def _stream(self, path: Any, rank: int | None) -> str:
+        resumption = self.resumption_count
+        chosen = logs.choose_rank(self._folder, resumption, rank)
+        return logs.stream(path(resumption, chosen)).decode(errors="replace")
+
+    def logs(self, rank: int | None = None, **options: Any) -> logs.LogText:
+        """stdout and stderr merged in time order, as they are now; options as in `get_run_logs`."""
+        from localrun.api import runs
+
+        return runs.get_run_logs(self, rank, **options)
+
+    def follow_logs(self, rank: int | None = None, **options: Any) -> Iterator[str]:
+        """The log line by line, until the run has ended; options as in `follow_run_logs`."""
+        from localrun.api import runs
+
+        lines: Iterator[str] = runs.follow_run_logs(self, rank, **options)
+        return lines
+
+    # -- changing it ------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: str | None = None, timeout: float | None = 10) -> Self:
+        """Stop the run, and wait for its end at most ``timeout`` seconds; returns self, TERMINATING if it still is.
+
+        A queued run is STOPPED at once. Stopping a run that has ended does nothing.
+        """
+        self._record = control.request_stop(self._queue, self._folder, reason)
+        try:
+            return self.wait(timeout)
+        except TimeoutError:
+            return self.refresh()
+
+    cancel = stop
+
+    def start(self) -> Self:
+        """Queue an ended run again under its name, as its next resumption; it starts from the beginning.
+
+        Raises:
+            IllegalTransitionError: it has not ended.
+        """
+        self._record = control.restart(self._queue, self._folder)
+        return self
+
+    def delete(self, timeout: float | None = None) -> Self:
+        """Delete the run, stopping it first; its folder moves to the archive, where ``include_deleted`` finds it."""
+        control.request_stop(self._queue, self._folder, "deleted")
+        self.wait(timeout)
+        self._folder = control.move_to_archive(self._queue, self._folder, self.run_uid)
+        self._record = records.read(self._folder)
+        return self
+
+    def clone(self, name: str | None = None, **overrides: Any) -> Run:
+        """Submit a new run with this one's configuration (and function and inputs), some fields overridden."""
+        from localrun.api import submit
+
+        return submit.clone(self, name, overrides)
+
+    def update(
+        self,
+        preemptible: bool | None = None,
+        priority: str | None = None,
+        max_retries: int | None = None,
+        retry_on_system_failure: bool | None = None,
+        max_duration: float | None = None,
+    ) -> Self:
+        """Change how the run is scheduled; what isn't given stays. IllegalTransitionError once it has ended."""
+        wanted = {
+            "preemptible": preemptible, "priority": priority, "max_retries": max_retries,
+            "retry_on_system_failure": retry_on_system_failure, "max_duration": max_duration,
+        }  # fmt: skip
+        wanted = {field: value for field, value in wanted.items() if value is not None}
+        self._record = control.update_scheduling(self._queue, self._folder, wanted)
+        return self
+
+    def update_metadata(self, metadata: Mapping[str, Any]) -> Self:
+        """Merge these keys into the run's metadata, whatever its status."""
+        self._record = control.update_metadata(self._folder, metadata)
+        return self
+
+    def save(self, name: str | None = None, overwrite: bool = False) -> Self:
+        """Give an ended run another name; every field but the name stays, the uid too.
+
+        Raises:
+            RunExistsError: the name is taken, and ``overwrite`` is not set.
+            IllegalTransitionError: the run has not ended.
+        """
+        if name is not None and name != self.name:
+            self._folder = control.rename(self._queue, self._folder, name, overwrite=overwrite)
+        return self.refresh()
+
+    def write(self, data: Any, path: str) -> None:
+        """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
+        control.write(self._folder, data, path)
+
+    # -- as an object -----------------------------------------------------------------------------------------------
+
+    @property
+    def _queue(self) -> Queue:
+        """The queue the run is in: that of the home folder it was submitted under."""
+        return Queue(self._record.get("home") or settings.home())
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} {self._record['status']} {self._folder.path!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.run_uid == other.run_uid if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.run_uid)
+
+
+def broken(folder: RunFolder, error: SystemFailureError) -> Run:
+    """The handle on a run whose record can't be read: UNKNOWN, with the reason; the file is left as it is."""
+    record = records.new(uid="", name=os.path.basename(folder.path), run_type="UNKNOWN")
+    changed = records.iso(os.stat(folder.record).st_mtime)
+    record.update(status=RunStatus.UNKNOWN.value, reason="Unreadable", message=error.message, created_at=changed)
+    return Run(record, folder)

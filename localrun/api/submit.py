@@ -1,0 +1,230 @@
+"""From what a user asks for to a run in the queue: names chosen, requests checked against the machine, records made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from localrun import settings
+from localrun.api import control
+from localrun.api.run import Run
+from localrun.engine import submission
+from localrun.engine.capacity import capacity
+from localrun.engine.queue import Need, Queue
+from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import RunStatus
+
+if TYPE_CHECKING:
+    from localrun.model.config import RunConfig
+    from localrun.model.request import Request
+
+FUNCTION, COMMAND = "FUNCTION", "COMMAND"
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_NAME_ATTEMPTS = 20
+
+
+def command(config: RunConfig, path: str | None = None) -> Run:
+    """Queue a command run. The config's name is used if it is free, else 6 characters are appended to it.
+
+    Raises:
+        RunConfigError: the configuration is refused. Nothing was created.
+    """
+    from localrun.model.request import Request, name_from_command
+
+    request = Request.from_config(config)
+    fields = {"cmds": [request.command], "run_type": COMMAND}
+    base = request.name or name_from_command(request.command)
+    return _with_a_free_name(base, config, request, fields, {}, always_suffix=request.name is None, path=path)
+
+
+def function(
+    config: RunConfig, *, fields: Mapping[str, Any], contents: Mapping[str, bytes], base: str, path: str | None = None
+) -> Run:
+    """Queue a function run. A config with a name gets exactly that name, archiving an ended run that has it.
+
+    ``fields`` go into the record, ``contents`` are the files of the folder, ``base`` names a run without a name.
+
+    Raises:
+        RunExistsError: a run of that name is queued or active.
+    """
+    from localrun.model.request import Request
+
+    request = Request.from_config(config, needs_command=False)
+    given = {**fields, "run_type": FUNCTION}
+    if request.name is None and path is None:
+        return _with_a_free_name(base, config, request, given, contents, always_suffix=True, path=None)
+    name = request.name or os.path.basename(os.path.abspath(path or ""))
+    return _replacing(name, config, request, given, contents, path)
+
+
+def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
+    """Submit a run again as a new one, with some fields of its configuration overridden."""
+    config = run.config
+    for field, value in overrides.items():
+        if value is not None:
+            setattr(config, field, value)
+    config.name = name or config.name or run.name
+    if run.run_type == COMMAND:
+        return command(config)
+    from localrun import files
+    from localrun.model.request import Request
+
+    folder = RunFolder(run.path)
+    contents = {"function.pkl": files.read(folder.function), "inputs.pkl": files.read(folder.inputs)}
+    record = records.read(folder)
+    fields = {key: record[key] for key in ("fn_name", "fingerprints", "python", "cwd")} | {"run_type": FUNCTION}
+    request = Request.from_config(config, needs_command=False)
+    return _with_a_free_name(config.name, config, request, fields, contents, always_suffix=False, path=None)
+
+
+def folder_of(name: str, path: str | None = None) -> str:
+    """Where the run of that name lies, or is to lie."""
+    if path is not None:
+        return os.path.abspath(os.path.expanduser(path))
+    return f"{settings.runs_dir()}/{name}"
+
+
+def _with_a_free_name(
+    base: str,
+    config: RunConfig,
+    request: Request,
+    fields: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    *,
+    always_suffix: bool,
+    path: str | None,
+) -> Run:
+    name = f"{base[:121]}-{_suffix()}" if always_suffix else base
+    for _ in range(_NAME_ATTEMPTS):
+        try:
+            return _submit(name, config, request, fields, contents, path, None)
+        except RunExistsError:
+            if path is not None:
+                raise
+            name = f"{base[:121]}-{_suffix()}"
+    raise RunExistsError(f"name: no free name was found for {base!r}")
+
+
+def _replacing(
+    name: str,
+    config: RunConfig,
+    request: Request,
+    fields: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    path: str | None,
+) -> Run:
+    folder = RunFolder(folder_of(name, path))
+    try:
+        there = records.read(folder)
+    except RunNotFoundError:
+        return _submit(name, config, request, fields, contents, path, None)
+    if not records.status(there).is_terminal():
+        raise RunExistsError(f"run {name} is {there['status']} already: wait for it, stop it, or choose another name")
+    return _submit(name, config, request, fields, contents, path, there["uid"])
+
+
+def _submit(
+    name: str,
+    config: RunConfig,
+    request: Request,
+    fields: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    path: str | None,
+    replace_uid: str | None,
+) -> Run:
+    need = Need(request.cpus, request.memory)
+    _refuse_the_impossible(request)
+    folder = folder_of(name, path)
+    queue = Queue(settings.home())
+    record = _record(name, config, request, fields, queue)
+    files = dict(contents)
+    if request.parameters:
+        files["parameters.yaml"] = _yaml(request.parameters)
+    return Run(submission.submit(queue, record, folder, files, need, replace_uid=replace_uid), RunFolder(folder))
+
+
+def _refuse_the_impossible(request: Request) -> None:
+    """Refuse what this machine can never give, naming what it has."""
+    has = capacity()
+    if request.cpus > has.cpus:
+        raise RunConfigError(f"compute.cpus: {request.cpus:g} were asked for, and this process may use {has.cpus:g}")
+    if request.memory > has.memory:
+        raise RunConfigError(
+            f"compute.memory: {request.memory} bytes were asked for, and this machine has {has.memory}"
+        )
+    if request.gpus:
+        raise RunConfigError(f"compute.gpus: {request.gpus} were asked for, and localrun manages none on this machine")
+
+
+def _record(
+    name: str, config: RunConfig, request: Request, fields: Mapping[str, Any], queue: Queue
+) -> Record:
+    uid = os.urandom(8).hex()
+    asked = {
+        field: getattr(request, field)
+        for field in (
+            "env_variables", "cluster", "nodes", "gpu_type", "gpus", "cpus", "memory", "priority", "max_retries",
+            "retry_on_system_failure", "max_duration", "stop_grace",
+        )
+    }  # fmt: skip
+    given: dict[str, Any] = {
+        "creator": control.user_name(),
+        "creation_stacktrace": _stack(),
+        "host": os.uname().nodename,
+        "home": queue.home,
+        "python": python(),
+        "cwd": os.path.abspath(os.path.expanduser(request.cwd)) if request.cwd else os.getcwd(),
+        "config": config.to_mapping(),
+        "request": asked,
+        "metadata": request.metadata,
+    }
+    return records.new(uid=uid, name=name, **{**given, **fields})
+
+
+def python() -> dict[str, Any]:
+    """The interpreter of this process and where it imports from: what a function needs to run again."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return {"executable": sys.executable, "version": version, "path": [os.path.abspath(entry) for entry in sys.path]}
+
+
+def _stack() -> str:
+    """Where in the user's code the run was submitted, innermost last; without reading any source."""
+    lines = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_PACKAGE):
+            lines.append(f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}')
+        frame = frame.f_back  # type: ignore[assignment]
+    return "\n".join(reversed(lines[:20]))
+
+
+def _suffix() -> str:
+    return os.urandom(3).hex()
+
+
+def _yaml(parameters: Mapping[str, Any]) -> bytes:
+    import yaml
+
+    text: str = yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def is_free(name: str, path: str | None = None) -> bool:
+    """True if no run has that name (or place) at this moment."""
+    return not os.path.lexists(folder_of(name, path))
+
+
+def cached_or_active(name: str, path: str | None = None) -> Run | None:
+    """The run of that name if it completed, or waits or works; None if there is none or it ended otherwise."""
+    try:
+        run = Run.load(folder_of(name, path))
+    except RunNotFoundError:
+        return None
+    return run if run.status is RunStatus.COMPLETED or not run.status.is_terminal() else None

@@ -1,0 +1,163 @@
+"""The launcher of process runs: a run's ranks as child processes of its supervisor.
+
+A launcher has five methods: `check` refuses what can't start, `start` starts a rank, `alive` tells what is left,
+`signal` reaches every process of the run, and `lost` makes the launcher of a run whose supervisor was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from localrun.engine import processes
+from localrun.model.folder import RunFolder
+
+WORKER = str(Path(__file__).parent.parent / "worker.py")
+# How the submitter's import path reaches the worker, which takes it out of its environment at once.
+SYS_PATH = "LOCALRUN_SYS_PATH"
+
+
+class CannotStartError(Exception):
+    """Nothing of the user's was started; the text says why and what to do."""
+
+
+class ProcessLauncher:
+    """Starts, finds and signals the processes of one run. The supervisor is their parent and subreaper."""
+
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, spare: frozenset[int]) -> None:
+        """``spare``: pids that are never taken for the run's, such as a dispatcher that was started from inside it."""
+        self._record = record
+        self._folder = folder
+        self._spare = spare
+
+    def check(self) -> None:
+        """Go to the run's working folder, where its ranks start.
+
+        Raises:
+            CannotStartError: the folder, or the interpreter of a function, is gone.
+        """
+        cwd = self._record["cwd"]
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            raise CannotStartError(f"its working folder {cwd} can't be entered: {error.strerror}") from None
+        if self._record["fn_name"] is not None and not os.access(self._record["python"]["executable"], os.X_OK):
+            raise CannotStartError(f"its Python interpreter {self._record['python']['executable']} is gone")
+
+    def start(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
+        """Start a rank with its output in the log files; returns its pid. It leads a session of its own.
+
+        Raises:
+            CannotStartError: the system refuses (no such interpreter, arguments too long, no processes left).
+        """
+        argv = self._argv(rank, resumption)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        opened = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, self._folder.stdout(resumption, rank), flags, 0o600),
+            (os.POSIX_SPAWN_OPEN, 2, self._folder.stderr(resumption, rank), flags, 0o600),
+        ]
+        # Python ignores these two signals for itself; a shell pipeline needs them as the system has them.
+        defaults = (signal.SIGPIPE, signal.SIGXFSZ)
+        os.umask(context["umask"])
+        try:
+            return os.posix_spawn(
+                argv[0], argv, self._environment(resumption, context), file_actions=opened, setsid=True, setsigdef=defaults
+            )
+        except OSError as error:
+            raise CannotStartError(f"{argv[0]} could not be started: {error.strerror}") from None
+
+    def alive(self) -> list[processes.Process]:
+        """The processes of the run that are left, wherever in the machine they have hidden."""
+        return self._of(processes.snapshot(), {os.getpid()}, set())
+
+    def signal(self, number: int) -> list[processes.Process]:
+        """Send a signal to every process of the run; returns those that were there."""
+        found = self.alive()
+        for process in found:
+            processes.send(process, number)
+        return found
+
+    def _of(
+        self, everything: dict[int, processes.Process], roots: set[int], seeds: set[int]
+    ) -> list[processes.Process]:
+        found = seeds | processes.descendants(roots | seeds, everything, without=self._spare)
+        return [everything[pid] for pid in sorted(found - self._spare - {os.getpid()})]
+
+    def _argv(self, rank: int, resumption: int) -> list[str]:
+        if self._record["fn_name"] is None:
+            return ["/bin/bash", "-c", self._record["cmds"][0]]
+        # -P: the worker's own folder is no place to import from.
+        return [self._record["python"]["executable"], "-P", WORKER, self._folder.path, str(resumption), str(rank)]
+
+    def _environment(self, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
+        """The submitter's environment, the run's `env_variables` over it, localrun's own over both."""
+        config = self._record["config"]
+        name, is_function = self._record["name"], self._record["fn_name"] is not None
+        environment: dict[str, str] = {**context["environ"]}
+        if not is_function:
+            environment.setdefault("PYTHONUNBUFFERED", "1")
+        else:
+            environment[SYS_PATH] = "\n".join(self._record["python"]["path"])
+        environment.update(self._record["request"]["env_variables"])
+        environment.update({
+            processes.MARK: self._record["uid"],
+            "RUN_NAME": name,
+            "LOCALRUN_RUN_NAME": name,
+            "LOCALRUN_RUN_DIR": self._folder.path,
+            "LOCALRUN_CHECKPOINT_DIR": self._folder.checkpoints,
+            "LOCALRUN_STOP_GRACE_S": f"{self._record['request']['stop_grace']:g}",
+            "RESUMPTION_INDEX": str(resumption),
+            "PARAMETERS": self._folder.parameters,
+            "NODE_RANK": "0",
+            "NUM_NODES": "1",
+            "WORLD_SIZE": "1",
+            "LOCAL_WORLD_SIZE": "1",
+            # Empty, never unset: a run without GPUs must not find some.
+            "CUDA_VISIBLE_DEVICES": "",
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        })  # fmt: skip
+        return environment
+
+
+class LostProcessLauncher(ProcessLauncher):
+    """Finds the processes of a run whose supervisor was killed: by pid, by session, by mark, and as strays."""
+
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, spare: frozenset[int], dispatcher: int) -> None:
+        """``dispatcher`` inherits the orphans of a supervisor that is killed."""
+        super().__init__(record, folder, spare=spare | {dispatcher})
+        self._dispatcher = dispatcher
+        self._dispatcher_command = processes.command_line(dispatcher)
+
+    def alive(self) -> list[processes.Process]:
+        """The processes that are left of the run."""
+        supervisor = self._record["supervisor"]
+        if supervisor is None or supervisor["boot_id"] != processes.boot_id():
+            return []  # nothing survives a reboot, and the numbers mean other processes now
+        everything = processes.snapshot()
+        seeds = processes.marked(self._record["uid"], everything)
+        seeds |= {process.pid for process in everything.values() if self._in_session(process, everything)}
+        seeds |= {process.pid for process in everything.values() if self._is_stray(process)}
+        return self._of(everything, set(), seeds - self._spare)
+
+    def _in_session(self, process: processes.Process, everything: Mapping[int, processes.Process]) -> bool:
+        """True for a rank and for what is in a rank's session; the kernel keeps the number while anyone is in it."""
+        starts = {rank["pid"]: rank["start"] for rank in self._record["ranks"]}
+        if process.session not in starts:
+            return False
+        leader = everything.get(process.session)
+        return leader is None or leader.start == starts[process.session]
+
+    def _is_stray(self, process: processes.Process) -> bool:
+        """True for an orphan without any run's mark: it hid from its own run, and its supervisor is gone.
+
+        The dispatcher's other children are supervisors, forked from it and never executed: they have its command line.
+        """
+        return (
+            process.parent == self._dispatcher
+            and processes.mark_of(process.pid) is None
+            and processes.command_line(process.pid) not in (b"", self._dispatcher_command)
+        )

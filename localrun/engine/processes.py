@@ -1,0 +1,129 @@
+"""Processes as the kernel shows them: who descends from whom, who carries a run's mark, and how to signal just those.
+
+A pid alone names nobody, because the kernel uses it again: everything here goes by pid *and* start time. The files
+under /proc are read directly: this is the inside of stopping a run, where each process is looked at many times.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+# In the environment of every process of a run: what finds them again after their supervisor was killed.
+MARK = "LOCALRUN_RUN_UID"
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Process(NamedTuple):
+    """A process at one moment: ``start`` is in clock ticks since boot, as the kernel counts it."""
+
+    pid: int
+    start: int
+    parent: int
+    session: int
+    zombie: bool
+
+
+def become_subreaper() -> None:
+    """Make orphans among this process's descendants its children, instead of init's."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since the machine was booted."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is no such process or it is a zombie."""
+    process = look(pid)
+    return None if process is None or process.zombie else process.start
+
+
+def look(pid: int) -> Process | None:
+    """A process as it is now; None if there is none of that pid."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command, in parentheses, may itself hold spaces and parentheses: the fields start after the last one.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"))
+
+
+def snapshot() -> dict[int, Process]:
+    """Every process of the machine that is not a zombie, by pid."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process is not None and not process.zombie}
+
+
+def descendants(of: Iterable[int], processes: Mapping[int, Process], *, without: Iterable[int] = ()) -> set[int]:
+    """The pids below these, not they themselves; a pid in ``without`` is left out together with all below it."""
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    skip, found, todo = set(without), set(), list(of)
+    while todo:
+        for pid in children.get(todo.pop(), ()):
+            if pid not in found and pid not in skip:
+                found.add(pid)
+                todo.append(pid)
+    return found
+
+
+def marked(uid: str, processes: Mapping[int, Process]) -> set[int]:
+    """The pids whose environment, as it was when they were executed, carries the mark of this run."""
+    wanted = f"{MARK}={uid}".encode()
+    return {pid for pid in processes if wanted in _environment(pid)}
+
+
+def mark_of(pid: int) -> str | None:
+    """The uid of the run that a process is marked as part of, if it is."""
+    prefix = f"{MARK}=".encode()
+    return next((entry[len(prefix) :].decode() for entry in _environment(pid) if entry.startswith(prefix)), None)
+
+
+def command_line(pid: int) -> bytes:
+    """A process's command line as the kernel keeps it; empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def send(process: Process, number: int) -> bool:
+    """Signal exactly this process; False if it is gone (or the pid is someone else's by now)."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The handle is bound to whoever has the pid now; its start time says whether that is the one meant.
+        if start_time(process.pid) != process.start:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def signal_pid(pid: int, start: int, number: int) -> bool:
+    """Signal the process of that pid and start time; False if it is gone."""
+    return send(Process(pid, start, 0, 0, False), number)
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:  # gone, or another user's
+        return []

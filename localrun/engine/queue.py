@@ -1,0 +1,240 @@
+"""The queue: one file per waiting or active run, moved between folders under one lock.
+
+A ticket's name sorts in scheduling order; its content is what scheduling needs. The folder in which a ticket lies is
+its state:
+
+    submitting/  a submission under way, its file locked by the submitter; unlocked, the submitter has died
+    waiting/     accepted, not started
+    active/      claimed: a supervisor has it, or must be found to have been lost
+    ending/      over, its resources free, but the final record could not be written yet
+
+The queue knows names and resources. What a run is lies in its folder; what starts next is the policy of `scheduling`.
+The submitter's environment is kept here too, once per distinct environment, readable by its user alone and only while
+a ticket needs it: a run folder is copied and shared, this folder is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import time
+from typing import Any, NamedTuple
+
+from localrun import files
+from localrun.errors import SystemFailureError
+
+SUBMITTING, WAITING, ACTIVE, ENDING = "submitting", "waiting", "active", "ending"
+
+_STATES = (SUBMITTING, WAITING, ACTIVE, ENDING)
+_PRIORITY_RANK = {"high": 0, "auto": 1, "low": 2, "lowest": 3}
+
+
+class Need(NamedTuple):
+    """What a run needs to start: ``cpus`` (may be a fraction) and ``memory`` in bytes (0: whatever there is)."""
+
+    cpus: float
+    memory: int
+
+
+class Ticket(NamedTuple):
+    """A run's place in the queue.
+
+    ``name`` is the file's name, ``building`` where a submission assembles the folder, ``not_before`` (seconds since
+    the epoch) the end of a retry's delay.
+    """
+
+    name: str
+    uid: str
+    run: str
+    folder: str
+    building: str
+    environment: str
+    need: Need
+    not_before: float = 0.0
+
+    def encode(self) -> bytes:
+        """The ticket as the content of its file."""
+        return json.dumps({**self._asdict(), "need": self.need._asdict()}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Ticket:
+        """A ticket from the content of its file; ValueError if it isn't one."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            return cls(**{**fields, "need": Need(**fields["need"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a ticket: {error}") from None
+
+
+def ticket_name(priority: str, uid: str) -> str:
+    """A new ticket's name: priority, then submit time, then the run's uid."""
+    return f"{_PRIORITY_RANK[priority]}-{time.time_ns():019d}-{uid}"
+
+
+def rename_for_priority(queue: Queue, name: str, priority: str) -> None:
+    """Move a waiting ticket to its place among those of another priority. The caller holds the queue lock."""
+    ticket = queue.read(WAITING, name)
+    if ticket is not None:
+        moved = ticket._replace(name=f"{_PRIORITY_RANK[priority]}{name[1:]}")
+        files.replace(queue.path(WAITING, moved.name), moved.encode())
+        if moved.name != name:
+            queue.drop(name, WAITING)
+
+
+def encode_context(context: dict[str, Any]) -> bytes:
+    """What a run inherits from its submitter, as it is kept."""
+    return json.dumps(context, sort_keys=True).encode()
+
+
+def context_key(context: bytes) -> str:
+    """The name under which it is kept: the same for the same content."""
+    return hashlib.blake2b(context, digest_size=16).hexdigest()
+
+
+class Queue:
+    """The queue under one home folder. Every method is safe to call from any process at any time."""
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        self.home = os.fspath(home)
+        self.root = f"{self.home}/queue"
+        self.dispatcher_lock = f"{self.root}/dispatcher.lock"
+        self.wake_fifo = f"{self.root}/wake"
+        self.log = f"{self.home}/dispatcher.log"
+
+    def prepare(self) -> None:
+        """Make the queue's folders, for this user alone.
+
+        Raises:
+            SystemFailureError: the home folder can't be made, isn't ours, or others can write to it.
+        """
+        try:
+            os.makedirs(self.home, mode=0o700, exist_ok=True)
+            _refuse_foreign(self.home)
+            for folder in (self.root, *(f"{self.root}/{state}" for state in _STATES), f"{self.root}/environments"):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            if not os.path.exists(self.wake_fifo):
+                os.mkfifo(self.wake_fifo, 0o600)
+        except FileExistsError as error:
+            # Another process made the fifo first; a plain file in a folder's place is reported by the next use.
+            if not os.path.isdir(self.root):
+                raise SystemFailureError(f"LOCALRUN_HOME: {self.home} can't be used: {error.strerror}") from None
+        except OSError as error:
+            raise SystemFailureError(f"LOCALRUN_HOME: {self.home} can't be used: {error.strerror}") from None
+
+    def exists(self) -> bool:
+        """True if anything was ever submitted here."""
+        return os.path.isdir(f"{self.root}/{WAITING}")
+
+    def lock(self) -> files.ByteLock:
+        """The queue lock: held for the moment in which tickets move, never while waiting for anything else."""
+        return files.ByteLock.acquire(f"{self.root}/lock")
+
+    def path(self, state: str, name: str) -> str:
+        """Where a ticket of that name lies in that state."""
+        return f"{self.root}/{state}/{name}"
+
+    def names(self, state: str) -> list[str]:
+        """The tickets in a state, in scheduling order."""
+        try:
+            return sorted(name for name in os.listdir(f"{self.root}/{state}") if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def read(self, state: str, name: str) -> Ticket | None:
+        """A ticket; None if it is no longer in that state. SystemFailureError if the file is no ticket."""
+        try:
+            return Ticket.decode(files.read(self.path(state, name)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise SystemFailureError(f"{self.path(state, name)} is damaged ({error})") from None
+
+    def tickets(self, state: str) -> list[Ticket]:
+        """All readable tickets in a state, in scheduling order."""
+        found = []
+        for name in self.names(state):
+            try:
+                ticket = self.read(state, name)
+            except SystemFailureError:
+                continue
+            if ticket is not None:
+                found.append(ticket)
+        return found
+
+    def find(self, state: str, uid: str) -> str | None:
+        """The name of a run's ticket if it is in that state."""
+        return next((name for name in self.names(state) if name.endswith(uid)), None)
+
+    def move(self, name: str, source: str, target: str) -> bool:
+        """Move a ticket between states; False if it wasn't in ``source``. The caller holds the queue lock."""
+        try:
+            os.rename(self.path(source, name), self.path(target, name))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def drop(self, name: str, *states: str) -> None:
+        """Remove a ticket from these states; it need not be there."""
+        for state in states:
+            files.remove(self.path(state, name))
+
+    def is_quiet(self) -> bool:
+        """True if no ticket is in any state. Decisive only under the queue lock."""
+        return not any(self.names(state) for state in _STATES)
+
+    # -- the submitter's environment ------------------------------------------------------------------------------
+
+    def keep_environment(self, key: str, context: bytes) -> None:
+        """Keep a submitter's environment until no ticket is left. The caller holds the queue lock."""
+        path = f"{self.root}/environments/{key}"
+        if not os.path.exists(path):
+            files.replace(path, context)
+
+    def environment(self, key: str) -> dict[str, Any]:
+        """What ``keep_environment`` kept.
+
+        Raises:
+            SystemFailureError: it is gone or damaged.
+        """
+        try:
+            context: dict[str, Any] = files.read_json(f"{self.root}/environments/{key}")
+        except (OSError, ValueError):
+            raise SystemFailureError("the environment kept for the run at its submission is gone: submit it again") from None
+        return context
+
+    def forget_environments(self) -> None:
+        """Remove all kept environments. The caller holds the queue lock and has seen that the queue is quiet."""
+        for name in os.listdir(f"{self.root}/environments"):
+            files.remove(f"{self.root}/environments/{name}")
+
+    # -- the dispatcher -------------------------------------------------------------------------------------------
+
+    def dispatcher_pid(self) -> int | None:
+        """The pid of the live dispatcher, or None. Not to be called in the dispatcher itself."""
+        return files.process_lock_holder(self.dispatcher_lock)
+
+    def wake(self, hint: str) -> None:
+        """Tell the dispatcher that a ticket arrived (its name) or that something changed (an empty hint)."""
+        try:
+            fd = os.open(self.wake_fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENXIO, errno.ENOENT):
+                return  # nobody listens: a dispatcher that starts reads the folders first
+            raise
+        try:
+            os.write(fd, f"{hint}\n".encode())
+        except (BlockingIOError, BrokenPipeError):
+            pass  # a full pipe: the dispatcher is about to read it, and then looks at the folders themselves
+        finally:
+            os.close(fd)
+
+
+def _refuse_foreign(path: str) -> None:
+    info = os.stat(path)
+    if info.st_uid != os.geteuid():
+        raise SystemFailureError(f"LOCALRUN_HOME: {path} belongs to uid {info.st_uid}, not to you (uid {os.geteuid()})")
+    if stat.S_IMODE(info.st_mode) & 0o022:
+        raise SystemFailureError(f"LOCALRUN_HOME: {path} is writable by others: chmod go-w it")

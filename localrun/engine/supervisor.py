@@ -1,0 +1,360 @@
+"""The supervisor: one process per active run, from its claim to its final record.
+
+It is forked from the dispatcher and holds the run's lock all its life; that lock, not its pid, says that the run is
+looked after. Its steps stand in `Supervisor.run`. What a process or container is it leaves to the launcher, how an end
+is to be called to `outcome`. A supervisor that was killed is replaced by one that starts at the end: `recover`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from localrun import files
+from localrun.engine import outcome, processes
+from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
+from localrun.engine.logclock import LogClock
+from localrun.engine.outcome import Cause, Ending
+from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue, Ticket
+from localrun.errors import IllegalTransitionError, LocalrunError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import Reason, RunStatus
+
+# Sent to a supervisor: the record has news (a stop was asked for).
+NEWS = signal.SIGUSR1
+
+_RECHECK_S = 0.1
+_KILL_ROUND_S = 0.02
+_WRITE_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Supervisor:
+    """Looks after one run. ``log`` says something to the user's dispatcher log."""
+
+    def __init__(self, queue: Queue, ticket: Ticket, log: Callable[[str], None]) -> None:
+        self._queue = queue
+        self._ticket = ticket
+        self._log = log
+        self._folder = RunFolder(ticket.folder)
+        self._news = _signal_pipe()
+        self._asked_to_end = False
+        self._news_in_record = True
+        self._ranks: dict[int, int] = {}
+        self._exits: dict[int, int] = {}
+        self._clocks: list[LogClock] = []
+        processes.become_subreaper()
+
+    # -- the two ways through ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start the run, watch it, end it."""
+        try:
+            record = self._begin()
+        except CannotStartError as error:
+            self._finish(outcome.failed_to_start(str(error)))
+            return
+        except (IllegalTransitionError, LocalrunError) as error:
+            self._log(f"run {self._ticket.run} was not started: {error}")
+            self._queue.drop(self._ticket.name, ACTIVE)
+            return
+        launcher = ProcessLauncher(record, self._folder, spare=self._spare())
+        try:
+            record = self._start(record, launcher)
+        except CannotStartError as error:
+            self._finish(outcome.failed_to_start(str(error)))
+            return
+        cause = self._watch(record)
+        left = self._reap()
+        if cause or left:
+            self._terminate(launcher, record, cause)
+        self._close_logs()
+        self._finish(self._ending(record, cause))
+
+    def recover(self, dispatcher: int) -> None:
+        """End a run whose supervisor was lost: its processes first, then its record."""
+        try:
+            record = records.read(self._folder)
+        except LocalrunError as error:
+            self._log(f"run {self._ticket.run} is gone from the queue: {error}")
+            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
+            return
+        self._log(f"run {record['name']} had lost its supervisor")
+        cause = _stop_cause(record) or Cause(
+            RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
+        )
+        launcher = LostProcessLauncher(record, self._folder, spare=self._spare(), dispatcher=dispatcher)
+        self._terminate(launcher, record, cause)
+        self._finish(outcome.stopped(cause, {}))
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Record:
+        """Enter STARTING: from here on the record says that the run may have done something."""
+
+        def change(record: Record) -> None:
+            if record["uid"] != self._ticket.uid:
+                raise IllegalTransitionError(f"{self._folder.path} holds another run by now")
+            records.advance(record, RunStatus.STARTING)
+            record["supervisor"] = {
+                "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
+            }  # fmt: skip
+            record["ranks"] = []
+
+        try:
+            return records.update(self._folder, change)
+        except OSError as error:
+            raise CannotStartError(_unwritable(self._folder, error)) from None
+
+    def _start(self, record: Record, launcher: ProcessLauncher) -> Record:
+        """Start the ranks and enter RUNNING."""
+        resumption = records.resumption_index(record)
+        try:
+            context = self._queue.environment(self._ticket.environment)
+            os.makedirs(self._folder.resumption_logs(resumption), mode=0o700, exist_ok=True)
+            launcher.check()
+        except LocalrunError as error:
+            raise CannotStartError(error.message) from None
+        except OSError as error:
+            raise CannotStartError(_unwritable(self._folder, error)) from None
+        pid = launcher.start(0, resumption, context)
+        self._ranks[pid] = 0
+        started = [{"rank": 0, "pid": pid, "start": processes.start_time(pid)}]
+
+        def change(record: Record) -> None:
+            records.advance(record, RunStatus.RUNNING)
+            record["ranks"] = started
+
+        self._watch_logs(resumption)
+        return self._write(change) or record
+
+    # -- watching ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, record: Mapping[str, Any]) -> Cause | None:
+        """Wait until the run ends by itself (None) or is to be ended."""
+        deadline = _deadline(record)
+        while True:
+            self._reap()
+            if len(self._exits) == len(self._ranks):
+                return None
+            cause = self._cause(deadline)
+            if cause:
+                return cause
+            self._wait(None if deadline is None else deadline - time.time())
+
+    def _cause(self, deadline: float | None) -> Cause | None:
+        if self._asked_to_end:
+            message = "its supervisor was asked to end (SIGTERM), as when the machine shuts down"
+            return Cause(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message)
+        if deadline is not None and time.time() >= deadline:
+            return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
+        if not self._news_in_record:
+            return None
+        self._news_in_record = False
+        try:
+            return _stop_cause(records.read(self._folder))
+        except LocalrunError:
+            return None  # a damaged record stops nobody's work
+
+    def _wait(self, timeout: float | None) -> None:
+        """Sleep until a signal, a log's growth or the timeout."""
+        poll = select.poll()
+        poll.register(self._news, select.POLLIN)
+        timeouts = [] if timeout is None else [max(timeout, 0.0)]
+        for clock in self._clocks:
+            due = clock.due(time.monotonic())
+            if due > 0 or clock.fd is None:
+                timeouts.append(max(due, 0.001))
+            else:
+                poll.register(clock.fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000 if timeouts else None)}
+        if self._news in ready:
+            self._read_signals()
+        for clock in self._clocks:
+            if clock.fd in ready or (clock.fd is None and clock.due(time.monotonic()) <= 0):
+                clock.sample()
+
+    def _read_signals(self) -> None:
+        numbers = set(os.read(self._news, 4096))
+        self._asked_to_end = self._asked_to_end or signal.SIGTERM in numbers
+        self._news_in_record = self._news_in_record or NEWS in numbers
+
+    def _reap(self) -> bool:
+        """Collect the children that have exited; True if any are left. Orphans of the run are our children too."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid in self._ranks:
+                self._exits[self._ranks[pid]] = wait_status
+
+    def _watch_logs(self, resumption: int) -> None:
+        for rank in self._ranks.values():
+            out, err = self._folder.stdout(resumption, rank), self._folder.stderr(resumption, rank)
+            self._clocks.append(LogClock(out, err, self._folder.log_times(resumption, rank)))
+
+    def _close_logs(self) -> None:
+        for clock in self._clocks:
+            clock.close()
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    def _terminate(self, launcher: ProcessLauncher, record: Mapping[str, Any], cause: Cause | None) -> None:
+        """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
+        if records.status(dict(record)) is not RunStatus.TERMINATING:
+            self._write(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
+        deadline = time.monotonic() + float(record["request"]["stop_grace"])
+        left = launcher.signal(signal.SIGTERM)
+        while left and time.monotonic() < deadline:
+            self._wait(min(_RECHECK_S, deadline - time.monotonic()))
+            if self._reap() or self._is_recovering():
+                left = launcher.alive()
+            else:
+                left = []
+        pause = _KILL_ROUND_S
+        while left:
+            # Rounds, because a process may fork while the others are being killed.
+            left = launcher.signal(signal.SIGKILL)
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+            self._reap()
+        self._reap()
+
+    def _is_recovering(self) -> bool:
+        """True if the run's processes are not our children, so that the absence of children says nothing."""
+        return not self._ranks
+
+    def _ending(self, record: Mapping[str, Any], cause: Cause | None) -> Ending:
+        if cause is not None:
+            return outcome.stopped(cause, self._exits)
+        if record["fn_name"] is None:
+            return outcome.command_ended(self._exits[0])
+        return outcome.function_ended(self._exits[0], self._outcome(records.resumption_index(dict(record))))
+
+    def _outcome(self, resumption: int) -> dict[str, Any] | None:
+        try:
+            said: dict[str, Any] = files.read_json(self._folder.outcome(resumption, 0))
+        except (OSError, ValueError):
+            return None
+        return said
+
+    def _finish(self, ending: Ending) -> None:
+        """Write the end and leave the queue, or go back into it for another attempt."""
+        again = False
+
+        def change(record: Record) -> None:
+            nonlocal again
+            again = _conclude(record, ending)
+
+        record = self._write(change, sync=True)
+        if record is None:
+            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
+            return
+        if record["fn_name"] is not None and record["resumptions"]:
+            files.remove(self._folder.outcome(records.resumption_index(record), 0))
+        if again:
+            self._requeue(record)
+        else:
+            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
+
+    def _requeue(self, record: Record) -> None:
+        delay = outcome.retry_delay(_attempts(record))
+        ticket = self._ticket._replace(not_before=time.time() + delay)
+        with self._queue.lock():
+            files.replace(self._queue.path(WAITING, ticket.name), ticket.encode())
+            self._queue.drop(ticket.name, ACTIVE, ENDING)
+        self._queue.wake(ticket.name)
+
+    def _write(self, change: Callable[[Record], None], *, sync: bool = False) -> Record | None:
+        """Change the record, again and again while the disk refuses; None if the run or its record is gone.
+
+        Meanwhile the run counts as ending: it keeps nothing from others.
+        """
+        attempt = 0
+        while True:
+            try:
+                return records.update(self._folder, change, sync=sync)
+            except OSError as error:
+                if attempt == 0:
+                    self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
+            except LocalrunError as error:
+                self._log(f"run {self._ticket.run}: its record can't be written: {error}")
+                return None
+            if attempt == 1 and not self._working():
+                with self._queue.lock():
+                    self._queue.move(self._ticket.name, ACTIVE, ENDING)
+                self._queue.wake("")
+            self._pause(_WRITE_RETRY_S[min(attempt, len(_WRITE_RETRY_S) - 1)])
+            attempt += 1
+
+    def _working(self) -> bool:
+        return len(self._exits) < len(self._ranks)
+
+    def _pause(self, seconds: float) -> None:
+        if self._working():
+            self._wait(seconds)
+            self._reap()
+        else:
+            time.sleep(seconds)
+
+    def _spare(self) -> frozenset[int]:
+        """The dispatcher: one that was started from inside this run is not part of it."""
+        pid = self._queue.dispatcher_pid()
+        return frozenset() if pid is None else frozenset({pid})
+
+
+def _conclude(record: Record, ending: Ending) -> bool:
+    """Put an ending into a record; True if the run goes back to the queue for another attempt."""
+    current = records.status(record)
+    if current in (RunStatus.STARTING, RunStatus.RUNNING):
+        records.advance(record, RunStatus.TERMINATING, reason=ending.reason)
+    facts = {field: getattr(ending, field) for field in ("exit_code", "signal", "failed_rank")}
+    if current is not RunStatus.QUEUED:
+        attempt = record["resumptions"][-1]
+        attempt.update(facts, status=ending.status.value, reason=ending.reason, message=ending.message)
+        if outcome.retries_left(_attempts(record), ending, record["request"]):
+            record["supervisor"], record["ranks"] = None, []
+            records.add_event(record, "retry", f"attempt {attempt['index']} ended {ending.reason}: {ending.message}")
+            records.advance(record, RunStatus.QUEUED, message=f"to be tried again after: {ending.message}")
+            return True
+    record.update(facts, error=ending.error, error_traceback=ending.traceback, result=ending.result)
+    record["supervisor"], record["ranks"] = None, []
+    records.advance(record, ending.status, reason=ending.reason, message=ending.message)
+    return False
+
+
+def _attempts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The resumptions since the run was last started by hand."""
+    return list(record["resumptions"][record["first_resumption"] :])
+
+
+def _deadline(record: Mapping[str, Any]) -> float | None:
+    """When `max_duration` is over, in seconds since the epoch; it counts from the first attempt."""
+    hours = record["request"]["max_duration"]
+    return None if hours is None else records.seconds(_attempts(record)[0]["started_at"]) + hours * 3600
+
+
+def _stop_cause(record: Mapping[str, Any]) -> Cause | None:
+    asked = record["stop_requested"]
+    return None if asked is None else Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, asked["message"])
+
+
+def _unwritable(folder: RunFolder, error: OSError) -> str:
+    return f"its folder {folder.path} can't be written ({error.strerror}): free space or make it writable"
+
+
+def _signal_pipe() -> int:
+    """The end of a pipe on which this process's signals appear as bytes."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader

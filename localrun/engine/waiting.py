@@ -1,0 +1,63 @@
+"""Waiting for a run to get somewhere: woken by the record's replacement, and never by a dead dispatcher's silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from localrun.engine import submission
+from localrun.engine.queue import Queue
+from localrun.engine.watch import CREATED, MODIFIED, REPLACED, Watch
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+
+# How often a waiter makes sure that somebody is at work on what it waits for.
+_PROGRESS_S = 1.0
+
+
+def wait_until(
+    queue: Queue,
+    folder: RunFolder,
+    done: Callable[[Record], bool],
+    timeout: float | None = None,
+    *,
+    meanwhile: Callable[[Record], None] | None = None,
+    also: tuple[str, ...] = (),
+) -> Record:
+    """Return a run's record once ``done`` says so of it.
+
+    ``meanwhile`` is called with the record at each wake-up before that; ``also`` names files and folders whose change
+    wakes it too. They may come into being later.
+
+    Raises:
+        TimeoutError: ``timeout`` seconds went by first.
+        RunNotFoundError: the folder went away.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with Watch() as watch:
+        watch.add(folder.path, REPLACED)
+        unwatched = set(also)
+        look_after = time.monotonic() + _PROGRESS_S
+        while True:
+            unwatched = {path for path in unwatched if not watch.add(path, CREATED | MODIFIED)}
+            record = records.read(folder)
+            if done(record):
+                return record
+            if meanwhile is not None:
+                meanwhile(record)
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise TimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
+            if now >= look_after:
+                ensure_looked_after(queue, folder, record)
+                look_after = now + _PROGRESS_S
+            watch.wait(min(look_after, deadline or look_after) - now)
+
+
+def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> None:
+    """Start a dispatcher if this run waits for one, or lost its supervisor with none to notice."""
+    status = records.status(record)
+    if status.is_terminal() or (status.is_active() and records.is_supervised(folder)):
+        return
+    submission.ensure_progress(queue)

@@ -1,0 +1,106 @@
+"""The process in which a function runs: load, call, store, say how it went. Executed by its file's path.
+
+It is started fresh in the caller's interpreter, folder and environment. It imports as little as it can: its start is
+part of every call. Its word to the supervisor is the outcome file; without one the function has returned nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# The submitter's import path, before anything that isn't Python's own is imported. Not passed on to the user's children.
+sys.path[:] = os.environ.pop("LOCALRUN_SYS_PATH", "\n".join(sys.path)).split("\n")
+
+import threading  # noqa: E402
+from typing import Any  # noqa: E402
+
+from localrun import files  # noqa: E402
+from localrun.model import payload  # noqa: E402
+from localrun.model.folder import RunFolder  # noqa: E402
+
+_FLUSH_S = 0.1
+
+
+def main() -> None:
+    """Do what the arguments say: run folder, resumption, rank."""
+    folder, resumption, rank = RunFolder(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    _flush_on_a_timer()
+    try:
+        said = _call(folder)
+        _flush()
+        files.create(folder.outcome(resumption, rank), said)
+    except OSError as error:
+        # A full disk: the supervisor is told by the exit code, people by the log.
+        sys.stderr.write(f"localrun: the outcome of the call could not be written: {error}\n")
+        sys.exit(1)
+    if said.startswith(b'{"reason"'):
+        sys.exit(1)
+
+
+def _call(folder: RunFolder) -> bytes:
+    try:
+        function = payload.loads(files.read(folder.function))
+        inputs = payload.loads(files.read(folder.inputs))
+    except BaseException as error:
+        return _failed(folder, error, "FailedToStart", "its function or inputs can't be loaded")
+    try:
+        value = _await(function(*inputs["args"], **inputs["kwargs"]))
+    except SystemExit as error:
+        return _failed(folder, error, "Error", f"the function left by sys.exit({error.code!r}) and returned nothing")
+    except BaseException as error:
+        return _failed(folder, error, "Error", "the function raised")
+    try:
+        stored = payload.store(value, folder.result)
+    except BaseException as error:
+        return _failed(folder, error, "Error", "the function returned, but its result can't be stored")
+    return b'{"result": {"size": %d, "sha256": "%s"}}' % (stored.size, stored.sha256.encode())
+
+
+def _await(value: Any) -> Any:
+    """The value of a call; that of an ``async def`` function is what its coroutine returns."""
+    if type(value).__name__ == "coroutine":
+        import asyncio
+
+        return asyncio.run(value)
+    return value
+
+
+def _failed(folder: RunFolder, error: BaseException, reason: str, what: str) -> bytes:
+    import json
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write(text)
+    try:
+        payload.store(error, folder.exception)
+    except Exception as unpicklable:  # noqa: BLE001 - then its text alone goes back
+        sys.stderr.write(f"localrun: the exception itself can't be passed on: {unpicklable}\n")
+        files.remove(folder.exception)
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    outcome = {"reason": reason, "message": f"{what}: {summary}", "error": summary, "traceback": text}
+    return json.dumps(outcome).encode()
+
+
+def _flush_on_a_timer() -> None:
+    """Let people see what a function prints, without a write for every line."""
+
+    def flush_forever() -> None:
+        while not stop.wait(_FLUSH_S):
+            _flush()
+
+    stop = threading.Event()
+    threading.Thread(target=flush_forever, name="localrun-flush", daemon=True).start()
+
+
+def _flush() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            pass  # closed by the user, or a full disk: not this thread's to report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Files as the protocol between processes: created whole, replaced atomically, locked by byte.
+
+Two kinds of lock, both gone the moment their holder is killed:
+
+- ``ByteLock`` belongs to an *open file description*: threads exclude each other, and a forked child carries it on.
+- ``ProcessLock`` belongs to a *process*: a forked child does not have it, and anyone can ask which pid holds it.
+
+Both are asked about without being taken, so that a reader never gets in an owner's way. They are the kernel's own
+record locks rather than a lock library's because of exactly these three properties (and the start-up time).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from types import TracebackType
+from typing import Any
+
+Path = str | os.PathLike[str]
+
+# struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
+_FLOCK = "hhqqi4x"
+
+
+def create(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -> None:
+    """Make a new file with this content; FileExistsError if anything, a dangling link too, has that name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        _write_all(fd, data)
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -> None:
+    """Put this content at ``path`` in one step: a reader sees the old file or the new one, a crash leaves one of them.
+
+    The caller holds the lock under which ``path`` changes: the temporary file has one fixed name, so that what a
+    killed writer left is used up by the next one.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        _write_all(fd, data)
+        if sync:
+            os.fsync(fd)
+    except OSError:
+        os.close(fd)
+        os.unlink(temporary)
+        raise
+    os.close(fd)
+    os.rename(temporary, path)
+
+
+def read(path: Path) -> bytes:
+    """The whole content of a file, through one descriptor: a replacement meanwhile doesn't mix two versions."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # A record is a few KB: asking for a bit more than the size makes one read usually enough.
+        size = os.fstat(fd).st_size
+        data = os.read(fd, size + 1)
+        while len(data) <= size and (more := os.read(fd, 1 << 16)):
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file; ValueError if it is not JSON."""
+    return json.loads(read(path))
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was created, renamed or removed in a folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file; False if it was not there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class ByteLock:
+    """The exclusive lock on one byte of a file, held from ``acquire`` until ``release`` or until every copy is closed."""
+
+    __slots__ = ("byte", "fd")
+
+    def __init__(self, fd: int, byte: int) -> None:
+        self.fd = fd
+        self.byte = byte
+
+    @classmethod
+    def acquire(cls, path: Path, byte: int = 0) -> ByteLock:
+        """Wait for the lock and take it; the file is made if it isn't there."""
+        fd = _open_lock_file(path)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, byte))
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, byte)
+
+    @classmethod
+    def try_acquire(cls, path: Path, byte: int = 0) -> ByteLock | None:
+        """Take the lock if it is free; None if somebody holds it."""
+        fd = _open_lock_file(path)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, byte)
+
+    def release(self) -> None:
+        """Give the lock back, also when a forked process has a copy of the descriptor."""
+        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))
+        os.close(self.fd)
+
+    def disown(self) -> None:
+        """Close this process's copy; the lock stays with the forked child that has the other one."""
+        os.close(self.fd)
+
+    def __enter__(self) -> ByteLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.release()
+
+
+def is_locked(path: Path, byte: int = 0) -> bool:
+    """True if somebody holds the ``ByteLock``; asks without taking it. A missing file is not locked."""
+    return _holder(path, fcntl.F_OFD_GETLK, byte) is not None
+
+
+class ProcessLock:
+    """The exclusive lock of one process on a file. Take it once a process: closing any other descriptor frees it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def try_acquire(cls, path: Path) -> ProcessLock | None:
+        """Take the lock if it is free; None if another process holds it."""
+        fd = _open_lock_file(path)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLK, _flock(fcntl.F_WRLCK, 0))
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError | PermissionError):  # EAGAIN or EACCES, as POSIX leaves it open
+                return None
+            raise
+        return cls(fd)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        os.close(self.fd)
+
+
+def process_lock_holder(path: Path) -> int | None:
+    """The pid that holds a ``ProcessLock``, or None. Never call it in the process that holds it."""
+    return _holder(path, fcntl.F_GETLK, 0)
+
+
+def _holder(path: Path, command: int, byte: int) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        answer = fcntl.fcntl(fd, command, _flock(fcntl.F_WRLCK, byte))
+    finally:
+        os.close(fd)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, answer)
+    return None if kind == fcntl.F_UNLCK else pid
+
+
+def _open_lock_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)

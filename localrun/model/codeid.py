@@ -1,0 +1,213 @@
+"""What belongs to a function's code: which modules are the user's own, and what functions and classes are made of.
+
+Owns the reach of code: from a function to the globals, modules and imports that it uses, from a class to its
+attributes. Turning that into a fingerprint is ``fingerprint``'s; reading instructions is ``bytecode``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from localrun.model.bytecode import canonical
+
+# What the import system and the interpreter put into a module: it says where the code lies, not what it does.
+_OF_THE_MODULE = frozenset(
+    {"__name__", "__file__", "__doc__", "__path__", "__package__"}
+    | {"__spec__", "__loader__", "__cached__", "__builtins__", "__annotations__"}
+)
+# What the interpreter, abc, copyreg, dataclasses and enum keep in a class: texts, positions, caches, and annotations,
+# which matter only through what was made from them.
+_OF_THE_CLASS = frozenset(
+    {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__slotnames__"}
+    | {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__annotationlib__"}
+    | {"_abc_impl", "__dataclass_fields__", "__dataclass_params__", "_value2member_map_", "_unhashable_values_"}
+    | {"_unhashable_values_map_", "_hashable_values_"}
+)
+
+
+def is_user_module(module: str | ModuleType) -> bool:
+    """True if a module belongs to the user's own project: ``__main__``, notebooks, files that aren't installed.
+
+    localrun is never the user's. Code that an editable install points to is. A namespace package is the user's if a
+    part of it is. A module without a file goes with the package it says it is in (``torch.ops``, ``six.moves``).
+    """
+    name = module if isinstance(module, str) else str(module.__name__)
+    top = name.partition(".")[0]
+    if name == "__main__" or top == "localrun":
+        return name == "__main__"
+    places = _places(name if isinstance(module, str) else module)
+    if not places and top != name:
+        return is_user_module(top)
+    return not places or any(not _is_installed(place) for place in places)
+
+
+def _places(module: str | ModuleType) -> list[str]:
+    """The absolute files or folders of a module; none if it has none, a name without a slash if it is built in."""
+    found = sys.modules.get(module) if isinstance(module, str) else module
+    if found is None and isinstance(module, str):
+        found = _unloaded(module.partition(".")[0])  # its parent would be imported to find it
+    if found is None:
+        return []
+    spec = getattr(found, "__spec__", None) or found
+    origin = getattr(found, "__file__", None) or getattr(spec, "origin", None)
+    if isinstance(origin, str) and (os.path.isabs(origin) or origin in ("built-in", "frozen")):
+        return [origin]
+    folders = getattr(found, "__path__", None) or getattr(spec, "submodule_search_locations", None) or ()
+    return [folder for folder in folders if isinstance(folder, str)]
+
+
+def _unloaded(name: str) -> Any:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _is_installed(place: str) -> bool:
+    """True for a path of the standard library or an installed package, and for the origin of a built-in module."""
+    if not os.path.isabs(place):
+        return True
+    return any(_is_under_installed(path) for path in {place, os.path.realpath(place)})
+
+
+def _is_under_installed(path: str) -> bool:
+    # By name as well as by folder: other environments' packages may be on the path, and a virtual environment may lie
+    # in the project's folder.
+    parts = path.split(os.sep)
+    return "site-packages" in parts or "dist-packages" in parts or path.startswith(_installed_folders())
+
+
+@cache
+def _installed_folders() -> tuple[str, ...]:
+    import site
+    import sysconfig
+
+    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {os.path.dirname(os.__file__), *site.getsitepackages(), site.getusersitepackages()}
+    folders |= {os.path.realpath(folder) for folder in folders}
+    version = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    zipped = {os.path.join(os.path.dirname(folder), version) for folder in folders}
+    return tuple(os.path.join(folder, "") for folder in folders | zipped)
+
+
+def is_user_code(value: Any) -> bool:
+    """True for a function or a class that was defined in the user's project, whatever module its decorators claim."""
+    # functools.wraps copies __module__ from the wrapped function; the globals are where the code was written.
+    name = value.__globals__.get("__name__") if isinstance(value, FunctionType) else value.__module__
+    return not isinstance(name, str) or is_user_module(name)
+
+
+class _Reach(NamedTuple):
+    """The names through which a code object, with those nested in it, reaches other code."""
+
+    reads: frozenset[str]
+    names: frozenset[str]
+    imports: bool
+
+
+_reaches: WeakKeyDictionary[CodeType, _Reach] = WeakKeyDictionary()
+
+
+def _reach(code: CodeType) -> _Reach:
+    reach = _reaches.get(code)
+    if reach is None:
+        form = canonical(code)
+        inner = [_reach(constant) for constant in form.constants if isinstance(constant, CodeType)]
+        reach = _reaches[code] = _Reach(
+            form.reads.union(*(each.reads for each in inner)),
+            frozenset(form.names).union(*(each.names for each in inner)),
+            bool(form.imports) or any(each.imports for each in inner),
+        )
+    return reach
+
+
+def used_globals(fn: FunctionType) -> dict[str, Any]:
+    """The globals that a function reads, by name, and under dotted names what it may take from the user's modules.
+
+    Which attribute is taken from which module isn't followed: every attribute's name in the code counts for every
+    module, so ``h = helpers; h.f()`` is seen. Names that aren't globals (yet) are builtins or errors, and left out.
+    """
+    reach = _reach(fn.__code__)
+    space = fn.__globals__
+    found = {name: space[name] for name in reach.reads if name in space and name not in _OF_THE_MODULE}
+    modules = [(name, value) for name, value in found.items() if isinstance(value, ModuleType)]
+    seen = set()
+    for prefix, module in modules:  # which grows
+        if id(module) in seen or not is_user_module(module):
+            continue
+        seen.add(id(module))
+        for name in reach.names.intersection(vars(module)) - _OF_THE_MODULE:
+            found[f"{prefix}.{name}"] = value = vars(module)[name]
+            if isinstance(value, ModuleType):
+                modules.append((f"{prefix}.{name}", value))
+    return found
+
+
+class ImportedModule(NamedTuple):
+    """A module of the user's that code imports when it is called: its source, compiled, and the names it imports."""
+
+    name: str
+    code: CodeType
+    imports: tuple[str, ...]
+
+
+def imports_of(fn: FunctionType) -> list[str]:
+    """The full names that the import statements inside a function may load, installed ones left out."""
+    if not _reach(fn.__code__).imports:
+        return []
+    from localrun.model.imports import imported_names
+
+    return _of_the_user(imported_names(fn.__code__, fn.__globals__.get("__package__")))
+
+
+@lru_cache(maxsize=256)
+def _compiled(name: str, package: bool, path: str, text: str) -> ImportedModule:
+    from localrun.model.imports import imported_names
+
+    code = compile(text, path, "exec", dont_inherit=True)
+    names = imported_names(code, name if package else name.rpartition(".")[0])
+    return ImportedModule(name, code, tuple(_of_the_user(names)))
+
+
+def imported_module(name: str) -> ImportedModule | None:
+    """The user's module of that name as its file has it now, without importing it; None if there is none.
+
+    Whether it was imported by now must not matter: the same call may be asked for before and after.
+    """
+    from localrun.model.imports import find_source
+
+    source = find_source(name)
+    try:
+        return source and _compiled(source.name, source.is_package, source.path, source.text)
+    except (SyntaxError, ValueError):
+        return None  # the import itself will say so
+
+
+def _of_the_user(names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.partition(".")[0] not in sys.stdlib_module_names and _may_be(name)})
+
+
+def _may_be(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top not in sys.modules or is_user_module(top)
+
+
+def class_attributes(cls: type) -> dict[str, Any]:
+    """What a class's body and decorators made of it: its own attributes, without texts, annotations and caches."""
+    return {name: value for name, value in vars(cls).items() if name not in _OF_THE_CLASS}
+
+
+def wrapped(value: Any) -> Iterator[Any]:
+    """The function behind a decorator's object, if it has one: its ``__wrapped__``."""
+    holders = (value, *type(value).__mro__)
+    if any("__wrapped__" in getattr(holder, "__dict__", ()) for holder in holders):
+        yield value.__wrapped__

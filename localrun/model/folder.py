@@ -1,0 +1,83 @@
+"""Every path in a run folder, from one class. It computes paths; it neither creates nor reads anything."""
+
+from __future__ import annotations
+
+import os
+
+# The two bytes of the lock file: who may change the record, and whether a supervisor is alive.
+RECORD_BYTE = 0
+SUPERVISOR_BYTE = 1
+
+
+class RunFolder:
+    """The layout of one run folder (``SPEC`` section 1). Paths are text: they are made on the hot path."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+
+    @property
+    def record(self) -> str:
+        """The record, replaced atomically."""
+        return f"{self.path}/config.json"
+
+    @property
+    def lock(self) -> str:
+        """The lock file: ``RECORD_BYTE`` and ``SUPERVISOR_BYTE``."""
+        return f"{self.path}/.lock"
+
+    @property
+    def function(self) -> str:
+        """The cloudpickled function of a function run."""
+        return f"{self.path}/function.pkl"
+
+    @property
+    def inputs(self) -> str:
+        """The cloudpickled ``{"args": [...], "kwargs": {...}}`` of a function run."""
+        return f"{self.path}/inputs.pkl"
+
+    @property
+    def result(self) -> str:
+        """The cloudpickled return value of a function run that completed."""
+        return f"{self.path}/result.pkl"
+
+    @property
+    def exception(self) -> str:
+        """The cloudpickled exception of a function run that raised one which pickles."""
+        return f"{self.path}/exception.pkl"
+
+    @property
+    def parameters(self) -> str:
+        """The config's ``parameters``; there only when some were given."""
+        return f"{self.path}/parameters.yaml"
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder that survives resumptions."""
+        return f"{self.path}/checkpoints"
+
+    @property
+    def logs(self) -> str:
+        """The folder with one folder of logs for each resumption."""
+        return f"{self.path}/logs"
+
+    def resumption_logs(self, resumption: int) -> str:
+        """The folder of one resumption's logs."""
+        return f"{self.path}/logs/{resumption}"
+
+    def stdout(self, resumption: int, rank: int) -> str:
+        """The exact bytes one rank wrote to its standard output."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.out"
+
+    def stderr(self, resumption: int, rank: int) -> str:
+        """The exact bytes one rank wrote to its standard error."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.err"
+
+    def log_times(self, resumption: int, rank: int) -> str:
+        """When each of a rank's two logs had grown to which size: a line ``time stream size`` at each growth."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.times"
+
+    def outcome(self, resumption: int, rank: int) -> str:
+        """What a worker says of its call, for the supervisor, which takes it into the record and removes it."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.outcome"

@@ -1,0 +1,233 @@
+"""The pickles of a run: written whole or not at all, with their size and digest, and never loaded when they don't match.
+
+Owns the files and their integrity. How code gets into a pickle and out of it is ``travel`` and ``arrival``; both, and
+cloudpickle, are imported when a pickle needs them: a worker's start-up waits for this module.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from localrun.errors import PayloadError, ResultUnavailableError
+
+if TYPE_CHECKING:
+    import threading
+
+Path = str | os.PathLike[str]
+
+VERIFIED_AT_LOAD = 16 << 20
+_HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
+_OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.arrival"})
+
+
+class Stored(NamedTuple):
+    """What a pickle was when it was written: its size in bytes and its SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+def store(value: object, path: Path) -> Stored:
+    """Pickle a value into a file, which is there completely or not at all; one that was there is replaced.
+
+    Classes and functions of the user's project go by value, so that the file can be read without them. A large array
+    is neither copied nor read again. The file is not synced: a power cut may lose it, which the digest then shows.
+
+    Raises: PayloadError if it can't be pickled; OSError, such as for a full disk.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            writer = _pickle(value, lambda: _Writer(fd))
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return Stored(writer.size, writer.digest.hexdigest())
+
+
+def dumps(value: object) -> bytes:
+    """The pickle of a value, as `store` would write it; PayloadError if it can't be pickled."""
+    return _pickle(value, io.BytesIO).getvalue()
+
+
+def dumps_function(function: Callable[..., Any]) -> bytes:
+    """The pickle of a function that will be called: with all code of the user's project that it reaches, as it is now.
+
+    PayloadError if something can't be pickled that the function, or one that it calls by name, uses.
+    """
+    return _pickle(function, io.BytesIO, root=function).getvalue()
+
+
+def loads(data: bytes) -> Any:
+    """A function, or its inputs, in the process that calls it: code is as it was submitted, whatever the files now say.
+
+    Modules that came along take their places in ``sys.modules``, ``__main__`` included, and stay there.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data), as_submitted=True).load()
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise _cannot_load("the pickle", error) from error
+
+
+def load(path: Path, stored: Stored | None) -> Any:
+    """The value in a file, checked against what was stored: its size, and up to 16 MiB its digest.
+
+    Classes that this process already has, by module and name, are used as they are, so that ``isinstance`` and
+    ``except`` hold. Large arrays are read straight into their memory, and are writable.
+
+    Raises: ResultUnavailableError if the file is missing, cut short or altered; PayloadError if the right bytes can't
+    be unpickled here.
+    """
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(path, size, stored)
+        source: BinaryIO = file
+        if size <= VERIFIED_AT_LOAD:
+            data = file.read()
+            _check_digest(path, data, stored)
+            source = io.BytesIO(data)
+        try:
+            return _Unpickler(source, as_submitted=False).load()
+        except Exception as error:
+            if stored is not None and size > VERIFIED_AT_LOAD:
+                verify(path, stored)
+            if stored is None and isinstance(error, EOFError | pickle.UnpicklingError):
+                raise _unavailable(path, "is cut short or altered") from error
+            if isinstance(error, MemoryError | OSError):
+                raise
+            raise _cannot_load(os.fspath(path), error) from error
+
+
+def verify(path: Path, stored: Stored) -> None:
+    """Read the whole file and compare; ResultUnavailableError if it is missing, cut short or altered."""
+    import hashlib
+
+    with _open(path) as file:
+        _check_size(path, os.fstat(file.fileno()).st_size, stored)
+        if hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
+            raise _unavailable(path, "has been altered")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Hands the making of classes and modules to ``arrival``."""
+
+    def __init__(self, file: BinaryIO, as_submitted: bool) -> None:
+        super().__init__(file)
+        self._as_submitted = as_submitted
+        self._arrival: Any = None
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if module not in _OURS:
+            return found
+        if self._arrival is None:
+            from localrun.model.arrival import Arrival
+
+            self._arrival = Arrival(self._as_submitted)
+        return self._arrival.replace(found)
+
+
+class _Writer:
+    """Writes to a file from its start and hashes what it writes, large parts in a thread beside the writing."""
+
+    def __init__(self, fd: int) -> None:
+        import hashlib
+
+        self._fd = fd
+        self.size = 0
+        self.digest = hashlib.sha256()
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.ftruncate(fd, 0)
+
+    def write(self, data: Any) -> None:
+        """Write all of a buffer; OSError if that isn't possible."""
+        view = pickle.PickleBuffer(data).raw()
+        self.size += view.nbytes
+        hashing = self._hash_beside(view) if view.nbytes >= _HASHED_BESIDE else None
+        try:
+            if hashing is None:
+                self.digest.update(view)
+            self._write_all(view)
+        finally:
+            if hashing is not None:
+                hashing.join()
+
+    def _hash_beside(self, view: memoryview) -> threading.Thread | None:
+        import threading
+
+        thread = threading.Thread(target=self.digest.update, args=(view,), name="localrun-digest")
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads to be had
+            return None
+        return thread
+
+    def _write_all(self, view: memoryview) -> None:
+        written = 0
+        while written < view.nbytes:
+            written += os.write(self._fd, view[written:])
+
+
+def _pickle(value: object, start: Callable[[], Any], root: object = None) -> Any:
+    """Pickle into what ``start`` gives, and give it back; a second time leniently if the first fails."""
+    from localrun.model.travel import TravelPickler, one_line
+
+    failure: Exception | None = None
+    for lenient in (False, True):
+        file = start()
+        try:
+            TravelPickler(file, root, lenient).dump(value)
+            return file
+        except (OSError, MemoryError, PayloadError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the value's own pickling raises
+            failure = error
+    assert failure is not None
+    what = getattr(root, "__qualname__", None) or f"a value of type {type(value).__qualname__}"
+    advice = "a function carries its closure and defaults along" if root else "pass or return plain data"
+    raise PayloadError(f"{what} can't be pickled: {one_line(failure)} ({advice})") from failure
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _unavailable(path, "is missing") from error
+
+
+def _check_size(path: Path, size: int, stored: Stored | None) -> None:
+    if stored is not None and size < stored.size:
+        raise _unavailable(path, f"is cut short: {size} of {stored.size} bytes")
+    if stored is not None and size > stored.size:
+        raise _unavailable(path, f"has been altered: {size} bytes instead of {stored.size}")
+
+
+def _check_digest(path: Path, data: bytes, stored: Stored | None) -> None:
+    if stored is not None:
+        import hashlib
+
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise _unavailable(path, "has been altered")
+
+
+def _unavailable(path: Path, what: str) -> ResultUnavailableError:
+    return ResultUnavailableError(f"{os.fspath(path)} {what}; it was not loaded")
+
+
+def _cannot_load(what: str, error: Exception) -> PayloadError:
+    """The error for right bytes that can't be unpickled here."""
+    if isinstance(error, ModuleNotFoundError):
+        return PayloadError(f"{what} needs the module {error.name!r}, which is not installed here")
+    text = " ".join(str(error).split())
+    return PayloadError(f"{what} can't be unpickled here: {type(error).__name__}: {text}")
