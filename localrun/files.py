@@ -60,12 +60,12 @@ def read(path: Path) -> bytes:
     """The whole content of a file, through one descriptor: a replacement meanwhile doesn't mix two versions."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # A record is a few KB: asking for a bit more than the size makes one read usually enough.
-        size = os.fstat(fd).st_size
-        data = os.read(fd, size + 1)
-        while len(data) <= size and (more := os.read(fd, 1 << 16)):
-            data += more
-        return data
+        pieces = []
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+            if len(piece) < 1 << 16:
+                break  # regular files and /proc give all they have
+        return b"".join(pieces)
     finally:
         os.close(fd)
 

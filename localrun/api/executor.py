@@ -44,7 +44,7 @@ class Executor(futures.Executor):
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._shut = False
-        self._watch = Watch()
+        self._watch = Watch.borrow()
         self._thread: threading.Thread | None = None
         Function(len, options)  # refuses unknown options now rather than at the first call
 

@@ -20,7 +20,7 @@ from typing import NoReturn
 from localrun import files, settings
 from localrun.engine import capacity, processes, scheduling
 from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Queue, Ticket
-from localrun.engine.supervisor import NEWS, Supervisor
+from localrun.engine.supervisor import NEWS, supervise
 from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
@@ -227,6 +227,8 @@ class Dispatcher:
         """End the submissions whose submitter was killed: none was accepted."""
         for name in self._queue.names(SUBMITTING):
             with self._queue.lock():
+                if not os.path.exists(self._queue.path(SUBMITTING, name)):
+                    continue  # accepted meanwhile
                 lock = files.ByteLock.try_acquire(self._queue.path(SUBMITTING, name))
                 if lock is None:
                     continue
@@ -344,8 +346,7 @@ class Dispatcher:
         try:
             os.closerange(3, lock.fd)
             os.closerange(lock.fd + 1, os.sysconf("SC_OPEN_MAX"))
-            supervisor = Supervisor(self._queue, ticket, self._log)
-            supervisor.recover(self._pid) if recover else supervisor.run()
+            supervise(self._queue, ticket, lock, self._log, self._pid if recover else None)
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may get back into the dispatcher's loop
             self._log(f"the supervisor of run {ticket.run} failed:\n{_traceback()}")
@@ -368,6 +369,7 @@ class Dispatcher:
                 look = self._read_wakes() or look
             else:
                 self._supervisor_ended(fd)
+                look = True
         self._reap()
         if look:
             self._look()
@@ -377,23 +379,28 @@ class Dispatcher:
         data = os.read(self._fifo, 1 << 16)
         names = data.decode(errors="replace").removesuffix("\n").split("\n")
         for name in names:
-            if name:
+            ended, is_succession, successor = name.partition(">")
+            if is_succession:
+                self._succeeded(ended, successor)
+            elif name:
                 self._learn(name)
         return "" in names or len(data) > (1 << 15)
+
+    def _succeeded(self, ended: str, successor: str) -> None:
+        """A supervisor has gone on from one run to the next."""
+        self._active.pop(ended, None)
+        self._forget(successor)
+        ticket = self._read(ACTIVE, successor)
+        if ticket is not None:
+            self._active[successor] = ticket
+        for pidfd, name in self._supervisors.items():
+            if name == ended:
+                self._supervisors[pidfd] = successor
 
     def _supervisor_ended(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        name = self._supervisors.pop(pidfd)
-        self._active.pop(name, None)
-        for state in (ACTIVE, ENDING):
-            ticket = self._read(state, name)
-            if ticket is not None:
-                if state == ACTIVE:
-                    self._active[name] = ticket
-                self._adopt_one(ticket, state)
-        if os.path.exists(self._queue.path(WAITING, name)):
-            self._learn(name)
+        del self._supervisors[pidfd]
 
     def _reap(self) -> None:
         """Collect exited supervisors, and orphans of those that were killed."""

@@ -10,23 +10,26 @@ from __future__ import annotations
 import os
 import time
 
-from localrun.engine import watch
+from localrun.engine.watch import MODIFIED, Watch
 
 INTERVAL_S = 0.05
 
 
 class LogClock:
-    """Notes the growth of one rank's two logs in a file beside them."""
+    """Notes the growth of a run's logs, each rank's in a file beside them. ``watch`` is used for these alone."""
 
-    def __init__(self, out: str, err: str, times: str) -> None:
-        self._streams = {out: "o", err: "e"}
-        self._sizes = {out: 0, err: 0}
-        self._times = times
-        self._watch = watch.Watch()
-        for path in self._streams:
-            self._watch.add(path, watch.MODIFIED)
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._sizes: dict[str, int] = {}
+        self._notes: dict[str, tuple[str, str]] = {}  # log → (its times file, its letter there)
         self._last = 0.0
-        self.sample()  # what was written before the watch began
+
+    def add(self, out: str, err: str, times: str) -> None:
+        """Look after one rank's logs from now on, what is in them already included."""
+        for path, letter in ((out, "o"), (err, "e")):
+            self._watch.add(path, MODIFIED)
+            self._sizes[path], self._notes[path] = 0, (times, letter)
+        self.sample()
         self._last = 0.0
 
     @property
@@ -41,30 +44,30 @@ class LogClock:
     def sample(self) -> None:
         """Note which logs have grown. A log that can't be noted (full disk) has no times; its bytes are all there."""
         self._last = time.monotonic()
-        lines = []
         # Within one look, the stream that grew first comes first.
-        for path in dict.fromkeys((*self._watch.changes(), *self._streams)):
+        for path in dict.fromkeys((*self._watch.changes(), *self._sizes)):
             try:
                 size = os.stat(path).st_size
             except OSError:
                 continue
             if size > self._sizes[path]:
                 self._sizes[path] = size
-                lines.append(f"{time.time():.3f} {self._streams[path]} {size}\n")
-        if lines:
-            self._note("".join(lines))
+                times, letter = self._notes[path]
+                self._note(times, f"{time.time():.3f} {letter} {size}\n")
 
-    def close(self) -> None:
-        """Take the last sample and end."""
+    def stop(self) -> None:
+        """Take the last sample and leave the logs."""
         self.sample()
-        self._watch.close()
+        self._watch.clear()
+        self._sizes.clear()
 
-    def _note(self, lines: str) -> None:
+    @staticmethod
+    def _note(times: str, line: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(self._times, flags, 0o600)
+            fd = os.open(times, flags, 0o600)
             try:
-                os.write(fd, lines.encode())
+                os.write(fd, line.encode())
             finally:
                 os.close(fd)
         except OSError:

@@ -12,6 +12,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from localrun import files
+
 # In the environment of every process of a run: what finds them again after their supervisor was killed.
 MARK = "LOCALRUN_RUN_UID"
 
@@ -28,15 +30,17 @@ class Process(NamedTuple):
     zombie: bool
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def become_subreaper() -> None:
     """Make orphans among this process's descendants its children, instead of init's."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def boot_id() -> str:
     """The kernel's name for the time since the machine was booted."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    return files.read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def start_time(pid: int) -> int | None:
@@ -48,8 +52,7 @@ def start_time(pid: int) -> int | None:
 def look(pid: int) -> Process | None:
     """A process as it is now; None if there is none of that pid."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        text = files.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command, in parentheses, may itself hold spaces and parentheses: the fields start after the last one.
@@ -92,8 +95,7 @@ def mark_of(pid: int) -> str | None:
 def command_line(pid: int) -> bytes:
     """A process's command line as the kernel keeps it; empty if it is gone."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
+        return files.read(f"/proc/{pid}/cmdline")
     except OSError:
         return b""
 
@@ -123,7 +125,6 @@ def signal_pid(pid: int, start: int, number: int) -> bool:
 
 def _environment(pid: int) -> list[bytes]:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
+        return files.read(f"/proc/{pid}/environ").split(b"\0")
     except OSError:  # gone, or another user's
         return []

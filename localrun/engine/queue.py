@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from localrun import files
 from localrun.errors import SystemFailureError
+from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 
 SUBMITTING, WAITING, ACTIVE, ENDING = "submitting", "waiting", "active", "ending"
 
@@ -37,6 +38,11 @@ class Need(NamedTuple):
 
     cpus: float
     memory: int
+
+
+def covers(one: Need, other: Need) -> bool:
+    """True if what the one needs is enough for the other."""
+    return all(mine >= its for mine, its in zip(one, other, strict=True))
 
 
 class Ticket(NamedTuple):
@@ -110,13 +116,15 @@ class Queue:
         Raises:
             SystemFailureError: the home folder can't be made, isn't ours, or others can write to it.
         """
+        if os.path.exists(self.wake_fifo):  # made last
+            _refuse_foreign(self.home)
+            return
         try:
             os.makedirs(self.home, mode=0o700, exist_ok=True)
             _refuse_foreign(self.home)
             for folder in (self.root, *(f"{self.root}/{state}" for state in _STATES), f"{self.root}/environments"):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
-            if not os.path.exists(self.wake_fifo):
-                os.mkfifo(self.wake_fifo, 0o600)
+            os.mkfifo(self.wake_fifo, 0o600)
         except FileExistsError as error:
             # Another process made the fifo first; a plain file in a folder's place is reported by the next use.
             if not os.path.isdir(self.root):
@@ -180,6 +188,33 @@ class Queue:
         """Remove a ticket from these states; it need not be there."""
         for state in states:
             files.remove(self.path(state, name))
+
+    def succeed(self, ended: Ticket) -> tuple[Ticket, files.ByteLock] | None:
+        """Take a ticket out of the active ones and, in the same step, claim the first waiting one in its place.
+
+        That is given, with its run's lock, if it may start now and needs no more than what has just become free: then
+        it is what the dispatcher would start, without waking it. Otherwise None: what comes next is for it to choose.
+        """
+        with self.lock():
+            was_active = files.remove(self.path(ACTIVE, ended.name))
+            self.drop(ended.name, ENDING)
+            names = self.names(WAITING)
+            ticket = self.read(WAITING, names[0]) if was_active and names else None
+            if ticket is None or not covers(ended.need, ticket.need) or ticket.not_before > time.time():
+                return None
+            lock = files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
+            if lock is not None:
+                self.move(ticket.name, WAITING, ACTIVE)
+        self.wake(f"{ended.name}>{ticket.name}")
+        return None if lock is None else (ticket, lock)
+
+    def requeue(self, ticket: Ticket, delay: float) -> None:
+        """Let a claimed run wait again, at its old place, for another attempt in ``delay`` seconds."""
+        with self.lock():
+            files.replace(self.path(ACTIVE, ticket.name), ticket._replace(not_before=time.time() + delay).encode())
+            self.move(ticket.name, ACTIVE, WAITING)
+            self.drop(ticket.name, ENDING)
+        self.wake(ticket.name)
 
     def is_quiet(self) -> bool:
         """True if no ticket is in any state. Decisive only under the queue lock."""

@@ -19,7 +19,8 @@ from localrun.engine import outcome, processes
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
-from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue, Ticket
+from localrun.engine.queue import ACTIVE, ENDING, Queue, Ticket
+from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -35,20 +36,19 @@ _WRITE_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Supervisor:
-    """Looks after one run. ``log`` says something to the user's dispatcher log."""
+    """Looks after one run. ``signals`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
 
-    def __init__(self, queue: Queue, ticket: Ticket, log: Callable[[str], None]) -> None:
+    def __init__(self, queue: Queue, ticket: Ticket, signals: int, clock: LogClock, log: Callable[[str], None]) -> None:
         self._queue = queue
         self._ticket = ticket
         self._log = log
         self._folder = RunFolder(ticket.folder)
-        self._news = _signal_pipe()
+        self._news = signals
         self._asked_to_end = False
         self._news_in_record = True
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
-        self._clocks: list[LogClock] = []
-        processes.become_subreaper()
+        self._clock = clock
 
     # -- the two ways through ---------------------------------------------------------------------------------------
 
@@ -61,7 +61,6 @@ class Supervisor:
             return
         except (IllegalTransitionError, LocalrunError) as error:
             self._log(f"run {self._ticket.run} was not started: {error}")
-            self._queue.drop(self._ticket.name, ACTIVE)
             return
         launcher = ProcessLauncher(record, self._folder, spare=self._spare())
         try:
@@ -73,7 +72,7 @@ class Supervisor:
         left = self._reap()
         if cause or left:
             self._terminate(launcher, record, cause)
-        self._close_logs()
+        self._clock.stop()
         self._finish(self._ending(record, cause))
 
     def recover(self, dispatcher: int) -> None:
@@ -82,7 +81,6 @@ class Supervisor:
             record = records.read(self._folder)
         except LocalrunError as error:
             self._log(f"run {self._ticket.run} is gone from the queue: {error}")
-            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
             return
         self._log(f"run {record['name']} had lost its supervisor")
         cause = _stop_cause(record) or Cause(
@@ -166,18 +164,16 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._news, select.POLLIN)
         timeouts = [] if timeout is None else [max(timeout, 0.0)]
-        for clock in self._clocks:
-            due = clock.due(time.monotonic())
-            if due > 0 or clock.fd is None:
-                timeouts.append(max(due, 0.001))
-            else:
-                poll.register(clock.fd, select.POLLIN)
+        due = self._clock.due(time.monotonic())
+        if self._clock.fd is not None and due <= 0:
+            poll.register(self._clock.fd, select.POLLIN)
+        else:
+            timeouts.append(max(due, 0.001))
         ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000 if timeouts else None)}
         if self._news in ready:
             self._read_signals()
-        for clock in self._clocks:
-            if clock.fd in ready or (clock.fd is None and clock.due(time.monotonic()) <= 0):
-                clock.sample()
+        if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
+            self._clock.sample()
 
     def _read_signals(self) -> None:
         numbers = set(os.read(self._news, 4096))
@@ -199,11 +195,7 @@ class Supervisor:
     def _watch_logs(self, resumption: int) -> None:
         for rank in self._ranks.values():
             out, err = self._folder.stdout(resumption, rank), self._folder.stderr(resumption, rank)
-            self._clocks.append(LogClock(out, err, self._folder.log_times(resumption, rank)))
-
-    def _close_logs(self) -> None:
-        for clock in self._clocks:
-            clock.close()
+            self._clock.add(out, err, self._folder.log_times(resumption, rank))
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +239,7 @@ class Supervisor:
         return said
 
     def _finish(self, ending: Ending) -> None:
-        """Write the end and leave the queue, or go back into it for another attempt."""
+        """Write the end, or go back to the queue for another attempt."""
         again = False
 
         def change(record: Record) -> None:
@@ -256,22 +248,11 @@ class Supervisor:
 
         record = self._write(change, sync=True)
         if record is None:
-            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
             return
         if record["fn_name"] is not None and record["resumptions"]:
             files.remove(self._folder.outcome(records.resumption_index(record), 0))
         if again:
-            self._requeue(record)
-        else:
-            self._queue.drop(self._ticket.name, ACTIVE, ENDING)
-
-    def _requeue(self, record: Record) -> None:
-        delay = outcome.retry_delay(_attempts(record))
-        ticket = self._ticket._replace(not_before=time.time() + delay)
-        with self._queue.lock():
-            files.replace(self._queue.path(WAITING, ticket.name), ticket.encode())
-            self._queue.drop(ticket.name, ACTIVE, ENDING)
-        self._queue.wake(ticket.name)
+            self._queue.requeue(self._ticket, outcome.retry_delay(_attempts(record)))
 
     def _write(self, change: Callable[[Record], None], *, sync: bool = False) -> Record | None:
         """Change the record, again and again while the disk refuses; None if the run or its record is gone.
@@ -351,10 +332,26 @@ def _unwritable(folder: RunFolder, error: OSError) -> str:
     return f"its folder {folder.path} can't be written ({error.strerror}): free space or make it writable"
 
 
-def _signal_pipe() -> int:
+def signal_pipe() -> int:
     """The end of a pipe on which this process's signals appear as bytes."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
+
+
+def supervise(queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], lost_to: int | None) -> None:
+    """Be the supervisor of a claimed run, and then of the one that takes its place in the queue, and so on.
+
+    ``lock`` is the run's, held already. ``lost_to`` is the dispatcher's pid if the run lost an earlier supervisor.
+    """
+    signals = signal_pipe()
+    processes.become_subreaper()
+    clock = LogClock(Watch())
+    supervisor = Supervisor(queue, ticket, signals, clock, log)
+    supervisor.run() if lost_to is None else supervisor.recover(lost_to)
+    while (successor := queue.succeed(ticket)) is not None:
+        lock.release()
+        ticket, lock = successor
+        Supervisor(queue, ticket, signals, clock, log).run()

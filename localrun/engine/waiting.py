@@ -35,7 +35,7 @@ def wait_until(
         RunNotFoundError: the folder went away.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with Watch() as watch:
+    with Watch.borrow() as watch:
         watch.add(folder.path, REPLACED)
         unwatched = set(also)
         look_after = time.monotonic() + _PROGRESS_S

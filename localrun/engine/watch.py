@@ -1,6 +1,7 @@
 """Waiting for files to change without polling: the kernel's inotify, and a patient poll where there is none left.
 
 A user may have 128 inotify instances by default; when they are used up, a watch falls back on looking every 20 ms.
+Closing an instance takes the kernel up to 10 ms, so they are kept and lent out again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ REPLACED = 0x80 | 0x400 | 0x800  # in a folder: something was moved there; or it
 CREATED = 0x100  # in a folder: something was made there
 _NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 _POLL_S = 0.02
+_libc = ctypes.CDLL(None, use_errno=True)
 _EVENT = struct.Struct("iIII")
 
 
 class Watch:
-    """Wakes its one waiter when a watched file or folder changes. To be closed, best by ``with``."""
+    """Wakes its one waiter when a watched file or folder changes. In a ``with`` block it is given back afterwards."""
+
+    @classmethod
+    def borrow(cls) -> Watch:
+        """A watch with nothing to watch yet; an idle one of this process if there is one."""
+        return _idle.pop() if _idle else cls()
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        fd = self._libc.inotify_init1(_NONBLOCK_CLOEXEC)
+        fd = _libc.inotify_init1(_NONBLOCK_CLOEXEC)
         self.fd: int | None = fd if fd >= 0 else None
         self._paths: dict[int, str] = {}
 
@@ -33,7 +39,7 @@ class Watch:
         """Watch a file or folder that exists; False if it doesn't (or the kernel has no watch left)."""
         if self.fd is None:
             return os.path.exists(path)
-        number = self._libc.inotify_add_watch(self.fd, os.fsencode(path), events)
+        number = _libc.inotify_add_watch(self.fd, os.fsencode(path), events)
         if number >= 0:
             self._paths[number] = path
         return bool(number >= 0)
@@ -41,7 +47,7 @@ class Watch:
     def discard(self, path: str) -> None:
         """Stop watching a path."""
         for number in [number for number, known in self._paths.items() if known == path]:
-            self._libc.inotify_rm_watch(self.fd, number)
+            _libc.inotify_rm_watch(self.fd, number)
             del self._paths[number]
 
     def wait(self, timeout: float) -> list[str]:
@@ -77,14 +83,22 @@ class Watch:
                 paths.append(self._paths[number])
         return paths
 
-    def close(self) -> None:
-        """Give the kernel's resources back."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
+    def clear(self) -> None:
+        """Watch nothing any more."""
+        for number in self._paths:
+            _libc.inotify_rm_watch(self.fd, number)
+        self._paths.clear()
+        self.changes()
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        if self.fd is not None:
+            self.clear()
+            _idle.append(self)
+
+
+_idle: list[Watch] = []
+# A forked child would share the instances, and each take events from the other.
+os.register_at_fork(after_in_child=_idle.clear)

@@ -1,39 +1,220 @@
 """Fingerprints: when two calls have the same inputs, and when two functions are the same code.
 
-Owns the digest of values, which is the same in every process: it depends on types and contents, not on the order of sets
-and dicts, on identity, on addresses or on hash seeds. What belongs to a function's code is ``codeid``'s; comparing
-fingerprints and acting on it is the caller's.
+Owns the digest of values, which is the same in every process: it depends on types and contents, not on the order of
+sets and dicts, on identity, addresses or hash seeds. What belongs to a function's code is ``codeid``'s, what arrays and
+objects are made of is ``shapes``'s; comparing fingerprints and acting on it is the caller's.
 
-Every value is taken apart into a `Shape`: a head that says what it is, and children. A value's digest is the digest of
-its head and its children's digests. Values that can reach themselves have no such digest; they are told apart by what
-can be seen along every path (`_fixpoint`), so that a copy of a cycle equals the cycle.
+Every value is taken apart into a `Shape`, a head that says what it is and children; its digest is that of its head and
+its children's digests. Values that reach themselves have no such digest: they are told apart by what can be seen along
+every path (`_of_cycle`), so that a copy of a cycle equals the cycle.
 """
 
 from __future__ import annotations
 
-import struct
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from copyreg import dispatch_table
-from functools import partial
+from collections.abc import Callable
 from hashlib import sha256
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    CodeType,
-    EllipsisType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-    NoneType,
-    NotImplementedType,
-)
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from types import FunctionType, MethodType
+from typing import Any
 
 from localrun.errors import PayloadError
-from localrun.model import codeid
-from localrun.model.bytecode import canonical
 from localrun.model.codeid import is_user_module
+from localrun.model.shapes import CODE, LEAVES, VALUE, Shape, Unfit, full_name, opaque, shape_of
 
 __all__ = ["code_fingerprint", "inputs_fingerprint", "is_user_module", "value_fingerprint"]
+
+_VARARGS, _VARKEYWORDS = 0x04, 0x08
+
+
+def value_fingerprint(value: Any) -> str:
+    """The canonical digest of a value, as 64 hex digits.
+
+    Types count (``1``, ``1.0``, ``True`` differ), order doesn't where it has no meaning (sets, dicts, keyword
+    arguments), sharing never does (``[a, a]`` is ``[a, copy(a)]``). Objects are their class's name and their state;
+    functions and classes of the user's project are their code, installed ones their names.
+
+    Raises: PayloadError for what has no content to speak of (a lock, a socket, a generator), with its place.
+    """
+    return _fingerprint(b"value", value, VALUE, "value")
+
+
+def code_fingerprint(fn: Any) -> str:
+    """The identity of a function's code and of all code and constants of the user's project that it uses.
+
+    Layout, comments, docstrings, file names and the names of modules don't count; defaults, closures, decorators and
+    the interpreter's minor version do. Of installed code only the names count. What is reached by code but has no
+    content to speak of (a lock, a pool, a console) counts by its class.
+    """
+    return _fingerprint(b"code", fn, CODE, "code")
+
+
+def inputs_fingerprint(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The identity of a call's inputs, bound to the signature of ``fn``: ``f(1)`` is ``f(x=1)``, and defaults count.
+
+    Raises: TypeError if the call doesn't fit the signature; PayloadError as `value_fingerprint`.
+    """
+    named, more, keywords = _bind(fn, args, kwargs)
+    inputs = named if not more and not keywords else named | {"*": more, "**": keywords}
+    flat = tuple(part for item in inputs.items() for part in item)
+    return _fingerprint(b"inputs", Shape(b"inputs", flat, group=2, place="attribute"), VALUE, "")
+
+
+def _fingerprint(purpose: bytes, value: Any, mode: int, place: str) -> str:
+    try:
+        part = _Digester().part(value, mode)
+    except Unfit as error:
+        where = (place + error.place).lstrip(".")
+        raise PayloadError(f"{where} can't be fingerprinted: {error} (a {full_name(error.culprit)})") from error
+    except RecursionError:
+        raise PayloadError(f"{place or 'an input'} can't be fingerprinted: it is nested too deeply") from None
+    return sha256(purpose + b":" + (part if isinstance(part, bytes) else _of_cycle(part))).hexdigest()
+
+
+# -- the digest -------------------------------------------------------------------------------------------------------
+
+
+class _Node:
+    """A value that reaches a cycle: its shape, and its children's digests or nodes."""
+
+    __slots__ = ("parts", "shape")
+
+    def __init__(self) -> None:
+        self.shape = Shape(b"")
+        self.parts: list[bytes | _Node] = []
+
+
+class _Digester:
+    """Takes one value apart. A part is the digest of a value, or its node where a cycle is below it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[dict[int, bytes | _Node], ...] = ({}, {}, {})  # by mode, by id
+        self._alive: list[Any] = []  # what has an entry in _known: an id must not be used again
+
+    def part(self, value: Any, mode: int) -> bytes | _Node:
+        leaf = LEAVES.get(type(value))
+        if leaf is not None:
+            return leaf(value)
+        known, key = self._known[mode], id(value)
+        if key in known:
+            return known[key]
+        self._alive.append(value)
+        node = known[key] = _Node()
+        try:
+            self._fill(node, shape_of(value, mode), mode)
+        except Unfit:
+            if mode != CODE:
+                del known[key]
+                raise
+            node.parts.clear()
+            self._fill(node, opaque(value), mode)
+        if not any(isinstance(part, _Node) for part in node.parts):
+            known[key] = _combine(node.shape, node.parts)  # type: ignore[arg-type]
+        return known[key]
+
+    def _fill(self, node: _Node, shape: Shape, mode: int) -> None:
+        node.shape = shape
+        mode = mode if shape.mode is None else shape.mode
+        append = node.parts.append
+        for i, child in enumerate(shape.children):
+            leaf = LEAVES.get(type(child))  # saves a call for most children
+            try:
+                append(leaf(child) if leaf is not None else self.part(child, mode))
+            except Unfit as error:
+                error.place = shape.place_of(i) + error.place
+                raise
+
+
+def _combine(shape: Shape, parts: list[bytes]) -> bytes:
+    # All parts are shorter than 256 bytes, so one byte of length before each keeps them apart.
+    size = max(shape.group, 1)
+    groups = [b"".join([bytes((len(p),)) + p for p in parts[i : i + size]]) for i in range(0, len(parts), size)]
+    if shape.group:
+        groups.sort()
+    return b"\0" + sha256(b"%d:%b%d:%b" % (len(shape.head), shape.head, shape.group, b"".join(groups))).digest()
+
+
+def _of_cycle(root: _Node) -> bytes:
+    """The digest of a value that reaches a cycle: nodes get labels from their children's, until no more differ.
+
+    The labels then say of each node what it looks like from inside; the set of all labels belongs to the digest
+    because the root's own says only what is as near to it as there were rounds.
+    """
+    nodes = {root}
+    waiting = [root]
+    while waiting:
+        below = {part for part in waiting.pop().parts if isinstance(part, _Node)} - nodes
+        nodes |= below
+        waiting.extend(below)
+    labels = dict.fromkeys(nodes, b"?")
+    count = 0
+    while count < (count := len(set(labels.values()))):
+        labels = {
+            node: _combine(node.shape, [labels[part] if isinstance(part, _Node) else part for part in node.parts])
+            for node in nodes
+        }
+    return sha256(b"cycle:" + labels[root] + b"".join(sorted(set(labels.values())))).digest()
+
+
+# -- binding ----------------------------------------------------------------------------------------------------------
+
+_Bound = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
+
+
+def _bind(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
+    """The parameters' values with defaults, surplus positional and surplus keyword arguments."""
+    plain = fn
+    while isinstance(plain, FunctionType) and "__wrapped__" in vars(plain) and "__signature__" not in vars(plain):
+        plain = plain.__wrapped__
+    if isinstance(plain, MethodType) and isinstance(plain.__func__, FunctionType):
+        method = plain.__func__
+        if not vars(method) and method.__code__.co_argcount:
+            bound = _bind_plain(method, (plain.__self__, *args), kwargs)
+            if bound is not None:
+                del bound[0][method.__code__.co_varnames[0]]
+                return bound
+    elif isinstance(plain, FunctionType) and "__signature__" not in vars(plain):
+        bound = _bind_plain(plain, args, kwargs)
+        if bound is not None:
+            return bound
+    return _bind_by_signature(fn, args, kwargs)
+
+
+def _bind_plain(fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound | None:
+    """As ``inspect`` binds, for a plain function and a call that fits, without its 15 ms of import; else None."""
+    code = fn.__code__
+    count, names = code.co_argcount, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    named = dict(zip(names[:count], args, strict=False))
+    keywords = {}
+    for name, value in kwargs.items():
+        if name in named or name not in names[code.co_posonlyargcount :]:
+            keywords[name] = value
+        else:
+            named[name] = value
+    defaults = fn.__defaults__ or ()
+    by_default = dict(zip(names[count - len(defaults) : count], defaults, strict=True)) | (fn.__kwdefaults__ or {})
+    bound = by_default | named
+    taken_twice = not keywords.keys().isdisjoint(names[code.co_posonlyargcount :])
+    surplus = (len(args) > count and not code.co_flags & _VARARGS) or (keywords and not code.co_flags & _VARKEYWORDS)
+    if surplus or taken_twice or len(bound) < len(names):
+        return None
+    return bound, args[count:], keywords
+
+
+def _bind_by_signature(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
+    import inspect
+
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:  # some builtins have none
+        return {}, args, kwargs
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    surplus = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    more: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+            more = value
+        elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+            keywords = value
+    return {name: value for name, value in bound.arguments.items() if kinds[name] not in surplus}, more, keywords

@@ -153,9 +153,11 @@ def is_supervised(folder: RunFolder) -> bool:
 
 def encode(record: Record) -> bytes:
     """A record as JSON text with a field a line: readable, and made by the fast encoder."""
-    lines = (f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
+    lines = [f'  "{key}": {_encode_json(value)}' for key, value in record.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "surrogatepass")
 
+
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 _REQUIRED = frozenset({"schema", "uid", "name", "status", "run_type", "lifecycle", "resumptions", "events", "created_at"})
 

@@ -229,8 +229,10 @@ class TravelPickler(cloudpickle.Pickler):  # type: ignore[misc]
             from localrun.model.codeid import is_user_module
 
             module = sys.modules.get(name) if isinstance(name, str) else None
-            mine = isinstance(module, types.ModuleType) and is_user_module(module) and not _is_extension(module)
-            self._user_modules[name] = module if mine else None
+            if isinstance(module, types.ModuleType) and not _is_machinery(module) and is_user_module(module):
+                self._user_modules[name] = module
+            else:
+                self._user_modules[name] = None
         return self._user_modules[name]
 
 
@@ -273,8 +275,10 @@ def _is_stored(cls: type, name: str) -> bool:
     return name not in _OF_THE_CLASS and not isinstance(vars(cls).get(name), types.MemberDescriptorType)
 
 
-def _is_extension(module: types.ModuleType) -> bool:
-    return str(getattr(module, "__file__", "")).endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
+def _is_machinery(module: types.ModuleType) -> bool:
+    """True for what can only be imported: extension modules, and what unpickles the others, wherever it lies."""
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    return module.__name__.partition(".")[0] == "cloudpickle" or str(getattr(module, "__file__", "")).endswith(suffixes)
 
 
 def _story(owner: Any, name: str, refusal: str) -> str:
