@@ -95,13 +95,12 @@ class Function(Generic[P, R]):
         self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], fingerprints: dict[str, str]
     ) -> Run:
         from localrun.api import submit
-        from localrun.model.payload import dumps_inputs
-        from localrun.model.travel import dumps_function
+        from localrun.model import payload
 
         fields = {"fn_name": self._name, "fingerprints": fingerprints}
         contents = {
-            "function.pkl": dumps_function(self.fn),
-            "inputs.pkl": dumps_inputs(args, kwargs),
+            "function.pkl": payload.dumps_function(self.fn),
+            "inputs.pkl": payload.dumps({"args": list(args), "kwargs": kwargs}),
         }
         base = _safe_name(self._name)
         return submit.function(self._config(name), fields=fields, contents=contents, base=base, path=self._path)

@@ -169,7 +169,7 @@ def imports_of(fn: FunctionType) -> list[str]:
     return _of_the_user(imported_names(fn.__code__, fn.__globals__.get("__package__")))
 
 
-@lru_cache(maxsize=256)
+@cache  # without bound: modules that import each other must meet the same object again
 def _compiled(name: str, package: bool, path: str, text: str) -> ImportedModule:
     from localrun.model.imports import imported_names
 

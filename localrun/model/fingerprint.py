@@ -1,8 +1,8 @@
 """Fingerprints: when two calls have the same inputs, and when two functions are the same code.
 
 Owns the digest of values, which is the same in every process: it depends on types and contents, not on the order of
-sets and dicts, on identity, addresses or hash seeds. What belongs to a function's code is ``codeid``'s, what arrays and
-objects are made of is ``shapes``'s; comparing fingerprints and acting on it is the caller's.
+sets and dicts, on identity, addresses or hash seeds. What values are made of is ``anatomy``'s, what belongs to a
+function's code ``codeid``'s; comparing fingerprints and acting on it is the caller's.
 
 Every value is taken apart into a `Shape`, a head that says what it is and children; its digest is that of its head and
 its children's digests. Values that reach themselves have no such digest: they are told apart by what can be seen along
@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeGuard
 
 from localrun.errors import PayloadError
+from localrun.model.anatomy import opaque, shape_of
 from localrun.model.codeid import is_user_module
-from localrun.model.shapes import CODE, LEAVES, VALUE, Shape, Unfit, full_name, opaque, shape_of
+from localrun.model.shapes import CODE, LEAVES, VALUE, Shape, Unfit, full_name
 
 __all__ = ["code_fingerprint", "inputs_fingerprint", "is_user_module", "value_fingerprint"]
 
@@ -123,13 +124,17 @@ class _Digester:
                 raise
 
 
+_LENGTHS = [bytes((length,)) for length in range(256)]
+
+
 def _combine(shape: Shape, parts: list[bytes]) -> bytes:
-    # All parts are shorter than 256 bytes, so one byte of length before each keeps them apart.
-    size = max(shape.group, 1)
-    groups = [b"".join([bytes((len(p),)) + p for p in parts[i : i + size]]) for i in range(0, len(parts), size)]
-    if shape.group:
-        groups.sort()
-    return b"\0" + sha256(b"%d:%b%d:%b" % (len(shape.head), shape.head, shape.group, b"".join(groups))).digest()
+    head, group = shape.head, shape.group
+    marked = [_LENGTHS[len(part)] + part for part in parts]  # no part is longer; their lengths keep them apart
+    if group:
+        if group > 1:
+            marked = [b"".join(marked[i : i + group]) for i in range(0, len(marked), group)]
+        marked.sort()
+    return b"\0" + sha256(b"%d:%b%d:%b" % (len(head), head, group, b"".join(marked))).digest()
 
 
 def _of_cycle(root: _Node) -> bytes:
@@ -151,7 +156,7 @@ def _of_cycle(root: _Node) -> bytes:
             node: _combine(node.shape, [labels[part] if isinstance(part, _Node) else part for part in node.parts])
             for node in nodes
         }
-    return sha256(b"cycle:" + labels[root] + b"".join(sorted(set(labels.values())))).digest()
+    return b"\1" + sha256(labels[root] + b"".join(sorted(set(labels.values())))).digest()
 
 
 # -- binding ----------------------------------------------------------------------------------------------------------
@@ -163,19 +168,19 @@ def _bind(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
     """The parameters' values with defaults, surplus positional and surplus keyword arguments."""
     plain = fn
     while isinstance(plain, FunctionType) and "__wrapped__" in vars(plain) and "__signature__" not in vars(plain):
-        plain = plain.__wrapped__
-    if isinstance(plain, MethodType) and isinstance(plain.__func__, FunctionType):
-        method = plain.__func__
-        if not vars(method) and method.__code__.co_argcount:
-            bound = _bind_plain(method, (plain.__self__, *args), kwargs)
-            if bound is not None:
-                del bound[0][method.__code__.co_varnames[0]]
-                return bound
-    elif isinstance(plain, FunctionType) and "__signature__" not in vars(plain):
-        bound = _bind_plain(plain, args, kwargs)
+        plain = vars(plain)["__wrapped__"]
+    if isinstance(plain, MethodType) and _is_plain(plain.__func__) and plain.__func__.__code__.co_argcount:
+        bound = _bind_plain(plain.__func__, (plain.__self__, *args), kwargs)
         if bound is not None:
+            del bound[0][plain.__func__.__code__.co_varnames[0]]
             return bound
+    elif _is_plain(plain) and (bound := _bind_plain(plain, args, kwargs)) is not None:
+        return bound
     return _bind_by_signature(fn, args, kwargs)
+
+
+def _is_plain(fn: Any) -> TypeGuard[FunctionType]:
+    return isinstance(fn, FunctionType) and vars(fn).keys().isdisjoint({"__signature__", "__wrapped__"})
 
 
 def _bind_plain(fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound | None:

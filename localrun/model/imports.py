@@ -13,13 +13,13 @@ from itertools import accumulate
 from pathlib import Path
 from types import CodeType
 
-from localrun.model.arrival import Source
 from localrun.model.bytecode import LocalImport, canonical
+from localrun.model.carried import Source
 from localrun.model.codeid import is_user_module
 
 
 def imported_names(code: CodeType, package: str | None) -> Iterator[str]:
-    """What the import statements in code, and in functions inside it, may load: modules behind their parents, and names in them."""
+    """What import statements in the code and in functions inside it may load: modules after their parents, and names."""
     for statement in canonical(code).imports:
         yield from _names(statement, package)
     for constant in code.co_consts:

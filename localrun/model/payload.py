@@ -1,7 +1,7 @@
-"""The pickles of a run: written whole or not at all, with their size and digest, and never loaded when they don't match.
+"""The pickles of a run: written whole or not at all, with size and digest, and never loaded when those don't match.
 
-Owns the files and their integrity. How code gets into a pickle and out of it is ``travel`` and ``arrival``; both, and
-cloudpickle, are imported when a pickle needs them: a worker's start-up waits for this module.
+Owns the files and their integrity. How code gets into a pickle is ``travel``'s, and how out of it ``arrival``'s; both,
+and cloudpickle, are imported when a pickle needs them: a worker's start-up waits for this module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from localrun.errors import PayloadError, ResultUnavailableError
@@ -21,7 +20,7 @@ Path = str | os.PathLike[str]
 
 VERIFIED_AT_LOAD = 16 << 20
 _HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
-_OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.arrival"})
+_OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.carried"})
 
 
 class Stored(NamedTuple):
@@ -39,12 +38,14 @@ def store(value: object, path: Path) -> Stored:
 
     Raises: PayloadError if it can't be pickled; OSError, such as for a full disk.
     """
+    from localrun.model.travel import pickle_into
+
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            writer = _pickle(value, lambda: _Writer(fd))
+            writer = pickle_into(lambda: _Writer(fd), value)
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -56,15 +57,14 @@ def store(value: object, path: Path) -> Stored:
 
 def dumps(value: object) -> bytes:
     """The pickle of a value, as `store` would write it; PayloadError if it can't be pickled."""
-    return _pickle(value, io.BytesIO).getvalue()
+    from localrun.model.travel import pickle_into
+
+    return pickle_into(io.BytesIO, value).getvalue()
 
 
-def dumps_function(function: Callable[..., Any]) -> bytes:
-    """The pickle of a function that will be called: with all code of the user's project that it reaches, as it is now.
-
-    PayloadError if something can't be pickled that the function, or one that it calls by name, uses.
-    """
-    return _pickle(function, io.BytesIO, root=function).getvalue()
+def dumps_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """The pickle of a call's inputs, ``{"args": [...], "kwargs": {...}}``; PayloadError if they can't be pickled."""
+    return dumps({"args": list(args), "kwargs": kwargs})
 
 
 def loads(data: bytes) -> Any:
@@ -177,26 +177,6 @@ class _Writer:
         written = 0
         while written < view.nbytes:
             written += os.write(self._fd, view[written:])
-
-
-def _pickle(value: object, start: Callable[[], Any], root: object = None) -> Any:
-    """Pickle into what ``start`` gives, and give it back; a second time leniently if the first fails."""
-    from localrun.model.travel import TravelPickler, one_line
-
-    failure: Exception | None = None
-    for lenient in (False, True):
-        file = start()
-        try:
-            TravelPickler(file, root, lenient).dump(value)
-            return file
-        except (OSError, MemoryError, PayloadError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the value's own pickling raises
-            failure = error
-    assert failure is not None
-    what = getattr(root, "__qualname__", None) or f"a value of type {type(value).__qualname__}"
-    advice = "a function carries its closure and defaults along" if root else "pass or return plain data"
-    raise PayloadError(f"{what} can't be pickled: {one_line(failure)} ({advice})") from failure
 
 
 def _open(path: Path) -> BinaryIO:

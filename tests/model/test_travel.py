@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from localrun.errors import PayloadError
-from localrun.model import payload
+from localrun.model import payload, travel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SUBMIT = """
 if __name__ == "__main__":
     from pathlib import Path
-    from localrun.model import payload
-    Path("function.pkl").write_bytes(payload.dumps_function({function}))
+    from localrun.model import payload, travel
+    Path("function.pkl").write_bytes(travel.dumps_function({function}))
     Path("inputs.pkl").write_bytes(payload.dumps([{inputs}]))
 """
 
@@ -307,8 +307,8 @@ def test_what_cannot_travel_is_left_behind_by_a_module_and_says_so_when_touched(
     ],
 )
 def test_what_the_function_itself_uses_must_travel(project: Project, source: str, expected: str) -> None:
-    source = f"import socket, sys\n{source}\nfrom localrun.model import payload\nfrom localrun.errors import PayloadError\n"
-    source += "try: payload.dumps_function(f)\nexcept PayloadError as error: print(error)\nsys.exit()\n"
+    source = f"import socket, sys\n{source}\nfrom localrun.model import travel\nfrom localrun.errors import PayloadError\n"
+    source += "try: travel.dumps_function(f)\nexcept PayloadError as error: print(error)\nsys.exit()\n"
     project.write("script.py", source)
     printed = project.python("script.py")
     assert expected in printed
@@ -470,8 +470,8 @@ def test_the_submitting_process_gets_instances_of_its_own_classes(project: Proje
             raise error
         def main():
             from pathlib import Path
-            from localrun.model import payload
-            Path("function.pkl").write_bytes(payload.dumps_function(f))
+            from localrun.model import payload, travel
+            Path("function.pkl").write_bytes(travel.dumps_function(f))
             Path("inputs.pkl").write_bytes(payload.dumps([5]))
             MyError.count = 100
             subprocess.run([sys.executable, "execute.py"], check=True)
@@ -529,10 +529,10 @@ def test_a_function_submits_another_from_inside_a_run(project: Project) -> None:
     project.write("helpers.py", "def value(): return 'as submitted'")
     source = """
         import helpers
-        from localrun.model import payload
+        from localrun.model import payload, travel
         class Mine: pass
         def inner(mine): return helpers.value(), type(mine).__name__
-        def f(): return payload.dumps_function(inner), payload.dumps([Mine()])
+        def f(): return travel.dumps_function(inner), payload.dumps([Mine()])
     """
     function, inputs = project.run(source)
     (project.folder / "function.pkl").write_bytes(function)
@@ -559,8 +559,8 @@ def test_results_of_one_run_are_inputs_of_another(project: Project) -> None:
 
 
 def test_installed_code_goes_by_reference() -> None:
-    assert payload.dumps_function(textwrap.dedent) == b"\x80\x05\x95\x17\x00\x00\x00\x00\x00\x00\x00\x8c\x08textwrap\x94\x8c\x06dedent\x94\x93\x94."
-    assert len(payload.dumps_function(subprocess.run)) < 50
+    assert travel.dumps_function(textwrap.dedent) == b"\x80\x05\x95\x17\x00\x00\x00\x00\x00\x00\x00\x8c\x08textwrap\x94\x8c\x06dedent\x94\x93\x94."
+    assert len(travel.dumps_function(subprocess.run)) < 50
 
 
 def test_reading_leaves_the_readers_modules_alone(project: Project) -> None:
@@ -576,14 +576,14 @@ def test_an_interactive_session_travels(project: Project) -> None:
     script = """
         import code, sys
         from pathlib import Path
-        from localrun.model import payload
+        from localrun.model import payload, travel
         main = sys.modules["__main__"]
         del main.__file__
         shell = code.InteractiveInterpreter(vars(main))
         shell.runsource("class Cell: n = 4\\n", symbol="exec")
         shell.runsource("def f(cell): return cell, Cell.n\\n", symbol="exec")
         exec(compile("unused = (i for i in ()); big = 1", "<cell>", "exec"), vars(main))
-        Path("function.pkl").write_bytes(payload.dumps_function(main.f))
+        Path("function.pkl").write_bytes(travel.dumps_function(main.f))
         Path("inputs.pkl").write_bytes(payload.dumps([main.Cell()]))
     """
     project.write("session.py", script)
@@ -620,5 +620,5 @@ def test_threads_pickle_at_the_same_time() -> None:
         return lambda: PayloadError(str(n))
 
     with ThreadPoolExecutor(8) as pool:
-        pickles = list(pool.map(lambda n: payload.dumps_function(function(n)), range(40)))
+        pickles = list(pool.map(lambda n: travel.dumps_function(function(n)), range(40)))
     assert [str(payload.loads(each)()) for each in pickles] == [str(n) for n in range(40)]
