@@ -37,7 +37,10 @@ def shape_of(value: Any, mode: int) -> Shape:
 
 def opaque(value: Any) -> Shape:
     """The shape of what code reaches but has no content to speak of: its class and the functions it holds."""
-    held = getattr(value, "__dict__", None) or {}
+    try:
+        held = dict(getattr(value, "__dict__", {}))
+    except Exception:  # noqa: BLE001 - a proxy for something that isn't there now
+        held = {}
     functions = [held[name] for name in sorted(held, key=str) if isinstance(held[name], FunctionType)]
     return Shape(b"opaque", (type(value), *functions), mode=CODE)
 

@@ -1,4 +1,4 @@
-"""How the user's code arrives in a process: what stands behind the names in a pickle that `localrun.model.travel` wrote.
+"""How the user's code arrives in a process: what stands behind the names in a pickle that ``travel`` wrote.
 
 There are two ways to arrive. Where a value is *read* (a result, an exception, inputs), a class that the reading process
 has already is used as it is, so that ``isinstance`` and ``except`` hold; all else stays private to the value. In the
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cloudpickle import cloudpickle
 
-from localrun.model.carried import PARENT, CarriedModule, carry_module, carry_source
+from localrun.model.carried import PARENT, add_names, carry_module, carry_source
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Arrival:
     def __init__(self, as_submitted: bool) -> None:
         self._as_submitted = as_submitted
         self._residents: set[type] = set()
-        self._homes: dict[type, CarriedModule] = {}
+        self._homes: dict[type, types.ModuleType] = {}
         self._replaced: dict[str, Callable[..., Any]] = {
             "_make_skeleton_class": self._make_class,
             "_make_skeleton_enum": self._make_enum,
@@ -76,7 +76,7 @@ class Arrival:
         for name, attributes in state[1].get("members", {}).items():
             vars(vars(cls)["_member_map_"][name]).update(attributes)
         if cls in self._homes and "." not in cls.__qualname__:
-            self._homes[cls].add({cls.__name__: cls})
+            add_names(self._homes[cls], {cls.__name__: cls})
         return cls
 
 
@@ -110,14 +110,13 @@ def _empty_class(kind: type, name: str, bases: Any, kwargs: dict[str, Any], trac
     maker = next(cls for cls in kind.__mro__ if not _has_travelled(cls))
     hook = vars(owner)["__init_subclass__"]
     if _has_travelled(owner):
-        owner.__init_subclass__ = classmethod(lambda cls, **kwargs: None)  # type: ignore[assignment, method-assign]
+        owner.__init_subclass__ = classmethod(lambda cls, **kwargs: None)  # type: ignore[method-assign]
     try:
         if maker is kind:
-            made = cloudpickle._make_skeleton_class(kind, name, bases, kwargs, tracker, None)
+            made: type = cloudpickle._make_skeleton_class(kind, name, bases, kwargs, tracker, None)
         else:
             namespace = kwargs if resolved is bases else kwargs | {"__orig_bases__": bases}
-            made = maker.__new__(kind, name, resolved, namespace)
-            made = cloudpickle._lookup_class_or_track(tracker, made)
+            made = cloudpickle._lookup_class_or_track(tracker, maker.__new__(kind, name, resolved, namespace))
     finally:
         if _has_travelled(owner):
             owner.__init_subclass__ = hook  # type: ignore[method-assign]

@@ -155,7 +155,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return type(obj), (obj.__name__, *([obj.__supertype__] if isinstance(obj, typing.NewType) else []))
 
     def _shell(self, module: types.ModuleType) -> StandIn:
-        """The module before its names: what its functions' globals, its children and the module itself have in common."""
+        """The module before its names: what its functions, its children and the module itself have in common."""
         about = {name: vars(module)[name] for name in _OF_THE_SHELL if vars(module).get(name) is not None}
         if "__path__" in about:
             about["__path__"] = list(about["__path__"])

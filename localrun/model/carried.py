@@ -39,35 +39,37 @@ class LeftBehind:
 
 
 class CarriedModule(types.ModuleType):
-    """A module that travelled with a run, whole or in part. What is in it stays when more of it arrives."""
-
-    def add(self, names: dict[str, Any]) -> None:
-        """Take in the names that it doesn't have."""
-        for name, value in names.items():
-            vars(self).setdefault(name, value)
+    """A module that travelled with a run, whole or in part. (No methods: a module's own names would hide them.)"""
 
     def __setstate__(self, names: dict[str, Any]) -> None:
-        self.add(names | {_WHOLE: True})
+        add_names(self, names | {_WHOLE: True})
 
     def __getattr__(self, name: str) -> Any:
         """A name that nothing in the run was seen to use, so that it did not travel: from the module's file."""
         if name.startswith("__") or self.__spec__ is None or _WHOLE in vars(self):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         try:
-            return getattr(self._rest(), name)
+            return getattr(_rest(self), name)
         except Exception as error:
             message = f"module {self.__name__!r}: {name!r} did not travel with the run, and its file gives {error!r}"
             raise AttributeError(message) from error
 
-    def _rest(self) -> types.ModuleType:
-        """The module as its file is now, executed beside this one, once."""
-        if _REST not in vars(self):
-            spec = self.__spec__
-            assert spec is not None and spec.loader is not None
-            vars(self)[_REST] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(vars(self)[_REST])
-        rest: types.ModuleType = vars(self)[_REST]
-        return rest
+
+def add_names(module: types.ModuleType, names: dict[str, Any]) -> None:
+    """Add what the module doesn't have: what is in it stays when more of it arrives."""
+    for name, value in names.items():
+        vars(module).setdefault(name, value)
+
+
+def _rest(module: CarriedModule) -> types.ModuleType:
+    """The module as its file is now, executed beside the one that travelled, once."""
+    if _REST not in vars(module):
+        spec = module.__spec__
+        assert spec is not None and spec.loader is not None
+        vars(module)[_REST] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(vars(module)[_REST])
+    rest: types.ModuleType = vars(module)[_REST]
+    return rest
 
 
 _modules: dict[str, CarriedModule] = {}
@@ -75,7 +77,7 @@ _modules: dict[str, CarriedModule] = {}
 
 def carry_module(name: str, about: dict[str, Any]) -> CarriedModule:
     """The module of that name that travelled; its names follow. It doesn't replace one that was loaded here before."""
-    parent: CarriedModule | None = about.pop(PARENT)
+    parent = about.pop(PARENT)
     if name not in _modules:
         module = _modules[name] = CarriedModule(name)
         vars(module).update(about, __builtins__=__builtins__)
@@ -83,7 +85,7 @@ def carry_module(name: str, about: dict[str, Any]) -> CarriedModule:
         if name == "__main__" or name not in sys.modules:
             sys.modules[name] = module
         if parent is not None:
-            parent.add({name.rpartition(".")[2]: module})
+            add_names(parent, {name.rpartition(".")[2]: module})
     return _modules[name]
 
 

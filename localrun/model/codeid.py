@@ -208,6 +208,9 @@ def class_attributes(cls: type) -> dict[str, Any]:
 
 def wrapped(value: Any) -> Iterator[Any]:
     """The function behind a decorator's object, if it has one: its ``__wrapped__``."""
-    holders = (value, *type(value).__mro__)
-    if any("__wrapped__" in getattr(holder, "__dict__", ()) for holder in holders):
-        yield value.__wrapped__
+    try:
+        holders = (value, *type(value).__mro__)
+        if any("__wrapped__" in getattr(holder, "__dict__", ()) for holder in holders):
+            yield value.__wrapped__
+    except Exception:  # noqa: BLE001 - a proxy for something that isn't there now: it wraps nothing
+        return

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeGuard
+from weakref import WeakKeyDictionary
 
 from localrun.errors import PayloadError
 from localrun.model.anatomy import opaque, shape_of
@@ -83,6 +84,9 @@ class _Node:
         self.parts: list[bytes | _Node] = []
 
 
+_code_parts: WeakKeyDictionary[CodeType, bytes] = WeakKeyDictionary()
+
+
 class _Digester:
     """Takes one value apart. A part is the digest of a value, or its node where a cycle is below it."""
 
@@ -94,6 +98,8 @@ class _Digester:
         leaf = LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
+        if type(value) is CodeType:
+            return self._code_part(value)
         known, key = self._known[mode], id(value)
         if key in known:
             return known[key]
@@ -111,14 +117,24 @@ class _Digester:
             known[key] = _combine(node.shape, node.parts)  # type: ignore[arg-type]
         return known[key]
 
+    def _code_part(self, code: CodeType) -> bytes:
+        """Code objects never change, never reach a cycle, and are most of the work."""
+        part = _code_parts.get(code)
+        if part is None:
+            shape = shape_of(code, CODE)
+            part = _code_parts[code] = _combine(shape, [self.part(each, CODE) for each in shape.children])  # type: ignore[misc]
+        return part
+
     def _fill(self, node: _Node, shape: Shape, mode: int) -> None:
         node.shape = shape
         mode = mode if shape.mode is None else shape.mode
-        append = node.parts.append
+        types = set(map(type, shape.children))
+        if len(types) == 1 and (leaf := LEAVES.get(types.pop())) is not None:
+            node.parts.extend(map(leaf, shape.children))  # a long list of numbers
+            return
         for i, child in enumerate(shape.children):
-            leaf = LEAVES.get(type(child))  # saves a call for most children
             try:
-                append(leaf(child) if leaf is not None else self.part(child, mode))
+                node.parts.append(self.part(child, mode))
             except Unfit as error:
                 error.place = shape.place_of(i) + error.place
                 raise

@@ -19,7 +19,7 @@ from localrun.model.codeid import is_user_module
 
 
 def imported_names(code: CodeType, package: str | None) -> Iterator[str]:
-    """What import statements in the code and in functions inside it may load: modules after their parents, and names."""
+    """What import statements in code and in functions inside it may load: modules after their parents, and names."""
     for statement in canonical(code).imports:
         yield from _names(statement, package)
     for constant in code.co_consts:

@@ -179,7 +179,7 @@ class _Writer:
             written += os.write(self._fd, view[written:])
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     try:
         return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError) as error:

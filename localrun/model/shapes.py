@@ -1,7 +1,7 @@
 """The shape of a value: a head that says what it is, and its children; and the values that have none, with their bytes.
 
-Owns what a shape is and how scalars are written. Which type has which shape is ``anatomy``'s, walking them and the digest
-are ``fingerprint``'s.
+Owns what a shape is and how scalars are written. Which type has which shape is ``anatomy``'s, walking them and the
+digest are ``fingerprint``'s.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def _int(value: int) -> bytes:
 
 
 def text_part(value: str) -> bytes:
+    """The part of a text."""
     return _short(b"s" + value.encode("utf-8", "surrogatepass"))
 
 

@@ -86,7 +86,7 @@ class _Traveller(ByValuePickler):
         return value if make is None else self.shared(make, value)
 
     def imports(self, function: types.FunctionType) -> list[Any]:
-        """The user's modules that the body imports and that aren't in this pickle yet: loaded ones, else their source."""
+        """The user's modules that the body imports and this pickle hasn't yet: loaded ones, or else their source."""
         found: list[Any] = []
         names = list(imported_names(function.__code__, function.__globals__.get("__package__")))
         for name in names:  # which grows
