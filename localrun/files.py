@@ -109,6 +109,19 @@ class ByteLock:
         self.byte = byte
 
     @classmethod
+    def create(cls, path: Path, data: bytes) -> ByteLock:
+        """Make a new file with this content and hold the lock on its first byte."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, 0))
+            _write_all(fd, data)
+        except BaseException:
+            os.close(fd)
+            os.unlink(path)
+            raise
+        return cls(fd, 0)
+
+    @classmethod
     def acquire(cls, path: Path, byte: int = 0) -> ByteLock:
         """Wait for the lock and take it; the file is made if it isn't there."""
         fd = _open_lock_file(path)

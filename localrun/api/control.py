@@ -6,6 +6,7 @@ was or as it was to be.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -149,6 +150,7 @@ def _as_bytes(data: Any) -> bytes:
     return payload.dumps(data)
 
 
+@functools.cache
 def user_name() -> str:
     """The name of the user this process belongs to."""
     import pwd

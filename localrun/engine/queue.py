@@ -49,7 +49,8 @@ class Ticket(NamedTuple):
     """A run's place in the queue.
 
     ``name`` is the file's name, ``building`` where a submission assembles the folder, ``not_before`` (seconds since
-    the epoch) the end of a retry's delay.
+    the epoch) the end of a retry's delay. The file of a new ticket is the run's first record, under a second name:
+    one file to write and to sync, and a ticket from which all can be told.
     """
 
     name: str
@@ -61,16 +62,23 @@ class Ticket(NamedTuple):
     need: Need
     not_before: float = 0.0
 
+    def submission(self) -> dict[str, Any]:
+        """What a record says of its ticket, besides what the run is and needs."""
+        return {"folder": self.folder, "building": self.building, "environment": self.environment}
+
     def encode(self) -> bytes:
-        """The ticket as the content of its file."""
-        return json.dumps({**self._asdict(), "need": self.need._asdict()}).encode()
+        """The ticket as the content of a file of its own, in the record's shape."""
+        submission = {**self.submission(), "not_before": self.not_before}
+        request = self.need._asdict()
+        return json.dumps({"uid": self.uid, "name": self.run, "request": request, "submission": submission}).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> Ticket:
-        """A ticket from the content of its file; ValueError if it isn't one."""
+    def decode(cls, name: str, data: bytes) -> Ticket:
+        """A ticket from its file's name and content; ValueError if it isn't one."""
         try:
             fields: dict[str, Any] = json.loads(data)
-            return cls(**{**fields, "need": Need(**fields["need"])})
+            need = Need(fields["request"]["cpus"], fields["request"]["memory"])
+            return cls(name, fields["uid"], fields["name"], need=need, **fields["submission"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a ticket: {error}") from None
 
@@ -82,12 +90,7 @@ def ticket_name(priority: str, uid: str) -> str:
 
 def rename_for_priority(queue: Queue, name: str, priority: str) -> None:
     """Move a waiting ticket to its place among those of another priority. The caller holds the queue lock."""
-    ticket = queue.read(WAITING, name)
-    if ticket is not None:
-        moved = ticket._replace(name=f"{_PRIORITY_RANK[priority]}{name[1:]}")
-        files.replace(queue.path(WAITING, moved.name), moved.encode())
-        if moved.name != name:
-            queue.drop(name, WAITING)
+    os.rename(queue.path(WAITING, name), queue.path(WAITING, f"{_PRIORITY_RANK[priority]}{name[1:]}"))
 
 
 def encode_context(context: dict[str, Any]) -> bytes:
@@ -154,7 +157,7 @@ class Queue:
     def read(self, state: str, name: str) -> Ticket | None:
         """A ticket; None if it is no longer in that state. SystemFailureError if the file is no ticket."""
         try:
-            return Ticket.decode(files.read(self.path(state, name)))
+            return Ticket.decode(name, files.read(self.path(state, name)))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -226,7 +229,7 @@ class Queue:
         """Keep a submitter's environment until no ticket is left. The caller holds the queue lock."""
         path = f"{self.root}/environments/{key}"
         if not os.path.exists(path):
-            files.replace(path, context)
+            files.replace(path, context, sync=True)
 
     def environment(self, key: str) -> dict[str, Any]:
         """What ``keep_environment`` kept.

@@ -37,10 +37,10 @@ def submit(
     """
     queue.prepare()
     parent, base = os.path.split(path)
-    building = f"{parent}/.{base}.{record['uid']}.new"
+    records.advance(record, RunStatus.QUEUED)
     try:
-        with _Submission(queue, record, path, building, need) as submission:
-            submission.assemble(record, contents)
+        with _Submission(queue, record, path, f"{parent}/.{base}.{record['uid']}.new", need) as submission:
+            submission.assemble(contents)
             submission.accept(replace_uid)
     except OSError as error:
         raise SystemFailureError(f"run {record['name']} could not be submitted: {error.strerror} ({parent})") from error
@@ -111,13 +111,13 @@ class _Submission:
             environment=context_key(self._context),
             need=need,
         )
+        record["submission"] = self.ticket.submission()
+        self._record = records.encode(record)
 
     def __enter__(self) -> _Submission:
-        path = self._queue.path(SUBMITTING, self.ticket.name)
         # Under the queue lock, because the dispatcher takes an unlocked file here for a dead submitter's.
         with self._queue.lock():
-            files.create(path, self.ticket.encode())
-            self._lock = files.ByteLock.acquire(path)
+            self._lock = files.ByteLock.create(self._queue.path(SUBMITTING, self.ticket.name), self._record)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -128,15 +128,18 @@ class _Submission:
             self._queue.drop(self.ticket.name, SUBMITTING)
         self._lock.release()
 
-    def assemble(self, record: Record, contents: Mapping[str, bytes]) -> None:
+    def assemble(self, contents: Mapping[str, bytes]) -> None:
+        """Make the folder, still under a name that nobody looks for."""
         building = RunFolder(self.ticket.building)
         os.makedirs(os.path.dirname(building.path), exist_ok=True)
         os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
         for name, data in contents.items():
             files.create(f"{building.path}/{name}", data, sync=True)
-        records.advance(record, RunStatus.QUEUED)
-        records.write_new(building, record)
+        try:
+            os.link(self._queue.path(SUBMITTING, self.ticket.name), building.record)
+        except OSError:  # on another file system than the queue, or one without links
+            files.create(building.record, self._record, sync=True)
 
     def accept(self, replace_uid: str | None) -> None:
         """Give the folder its name and the ticket its place: the moment in which the run is accepted."""
@@ -170,14 +173,11 @@ class _Submission:
         self._queue.move(self.ticket.name, SUBMITTING, WAITING)
 
     def _make_durable(self) -> None:
-        """Make record, ticket and their names survive a power cut."""
-        os.fsync(self._lock.fd)  # the ticket
-        for path in (RunFolder(self.ticket.folder).record, os.path.dirname(self.ticket.folder)):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        """Make the run survive a power cut: the ticket, which is its record, and what came before it on the disk.
+
+        File systems log changes in order, so what is logged with this file includes the renames before it.
+        """
+        os.fsync(self._lock.fd)
 
     def _make_way(self, uid: str) -> None:
         """Archive the terminal run that is to be replaced, if it is still that one."""
@@ -198,8 +198,5 @@ def submitter_context() -> dict[str, Any]:
 
 def _umask() -> int:
     # os.umask can only be read by setting it, which other threads would see.
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022
+    _, found, rest = files.read("/proc/self/status").partition(b"Umask:\t")
+    return int(rest[:4], 8) if found else 0o022

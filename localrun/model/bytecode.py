@@ -48,51 +48,52 @@ class CodeForm(NamedTuple):
     imports: tuple[LocalImport, ...]
 
 
-class _Opcodes(NamedTuple):
+class _Opcodes:
     """What this interpreter's opcodes mean."""
 
-    kind: list[int]  # by opcode
-    shift: dict[int, int]  # opcodes that index co_names: how many flag bits stand below the index
-    backward: frozenset[int]
-    means_true: frozenset[int]  # branches whose jump is the way of a true (or None) condition
-    asks_none: frozenset[int]  # branches on None instead of truth
-    fused: dict[int, tuple[int, int]]
-    reads_global: frozenset[int]
-    number: dict[str, int]
+    def __init__(self) -> None:
+        import opcode
 
+        number = opcode.opmap
+        branches = [name for name in number if name.startswith("POP_JUMP")]
+        shift = {"LOAD_GLOBAL": 1, "LOAD_ATTR": 1 if sys.version_info >= (3, 12) else 0, "LOAD_SUPER_ATTR": 2}
+        self.number = number
+        self.kind = self._kinds()  # by opcode
+        # Opcodes that index co_names, and how many bits of flags stand below the index.
+        self.shift = {op: shift.get(opcode.opname[op], 0) for op in opcode.hasname}
+        self.backward = frozenset(op for name, op in number.items() if "BACKWARD" in name)
+        # Branches that jump if the condition holds, and those whose condition is to be None instead of true.
+        self.jumps_if_so = frozenset(number[name] for name in branches if name.endswith(("IF_TRUE", "IF_NONE")))
+        self.asks_none = frozenset(number[name] for name in branches if name.endswith("NONE"))
+        self.fused = self._fused()
+        self.reads_global = _those("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 
-@cache
-def _opcodes() -> _Opcodes:
-    import opcode
+    def _kinds(self) -> list[int]:
+        import opcode
 
-    number = opcode.opmap
-    branches = [name for name in number if name.startswith("POP_JUMP")]
-    kinds = (
-        (_CONSTANT, opcode.hasconst),
-        (_NAME, opcode.hasname),
-        (_JUMP, opcode.hasjrel),
-        (_BRANCH, [number[name] for name in branches]),
-        (_FINAL, _those("RETURN_VALUE", "RAISE_VARARGS", "RERAISE")),
-        (_FINAL_CONSTANT, _those("RETURN_CONST")),
-        (_GOTO, _those("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")),
-        (_NOP, _those("NOP", "NOT_TAKEN")),
-    )
-    kind = [_PLAIN] * 256
-    for meaning, ops in kinds:
-        for op in ops:
-            if op < len(kind):  # above are the compiler's pseudo-instructions
-                kind[op] = meaning
-    shift = {"LOAD_GLOBAL": 1, "LOAD_ATTR": 1 if sys.version_info >= (3, 12) else 0, "LOAD_SUPER_ATTR": 2}
-    return _Opcodes(
-        kind=kind,
-        shift={op: shift.get(opcode.opname[op], 0) for op in opcode.hasname},
-        backward=frozenset(op for name, op in number.items() if "BACKWARD" in name),
-        means_true=frozenset(number[name] for name in branches if name.endswith(("IF_TRUE", "IF_NONE"))),
-        asks_none=frozenset(number[name] for name in branches if name.endswith("NONE")),
-        fused=_fused(number),
-        reads_global=_those("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"),
-        number=number,
-    )
+        kinds = (
+            (_CONSTANT, opcode.hasconst),
+            (_NAME, opcode.hasname),
+            (_JUMP, opcode.hasjrel),
+            (_BRANCH, [op for name, op in opcode.opmap.items() if name.startswith("POP_JUMP")]),
+            (_FINAL, _those("RETURN_VALUE", "RAISE_VARARGS", "RERAISE")),
+            (_FINAL_CONSTANT, _those("RETURN_CONST")),
+            (_GOTO, _those("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")),
+            (_NOP, _those("NOP", "NOT_TAKEN")),
+        )
+        kind = [_PLAIN] * 256
+        for meaning, ops in kinds:
+            for op in ops:
+                if op < len(kind):  # above are the compiler's pseudo-instructions
+                    kind[op] = meaning
+        return kind
+
+    def _fused(self) -> dict[int, tuple[int, int]]:
+        """The opcodes that stand for two, such as ``STORE_FAST_LOAD_FAST`` (3.13)."""
+        number = self.number
+        singles = [name for name in ("LOAD_FAST", "STORE_FAST", "LOAD_FAST_BORROW") if name in number]
+        pairs = [(f"{first}_{second}", first, second) for first in singles for second in singles]
+        return {number[name]: (number[first], number[second]) for name, first, second in pairs if name in number}
 
 
 def _those(*names: str) -> frozenset[int]:
@@ -102,13 +103,7 @@ def _those(*names: str) -> frozenset[int]:
     return frozenset(opcode.opmap[name] for name in names if name in opcode.opmap)
 
 
-def _fused(number: dict[str, int]) -> dict[int, tuple[int, int]]:
-    """The opcodes that stand for two, such as ``STORE_FAST_LOAD_FAST`` (3.13)."""
-    singles = [name for name in ("LOAD_FAST", "STORE_FAST", "LOAD_FAST_BORROW") if name in number]
-    pairs = [(f"{first}_{second}", first, second) for first in singles for second in singles]
-    return {number[name]: (number[first], number[second]) for name, first, second in pairs if name in number}
-
-
+_opcodes = cache(_Opcodes)
 _forms: WeakKeyDictionary[CodeType, CodeForm] = WeakKeyDictionary()
 
 
@@ -225,7 +220,7 @@ class _Reading:
             ways = []
         elif i in self.targets:
             ways = [self._land(i + 1), self._land(self.targets[i])]
-            if op in self.known.means_true:
+            if op in self.known.jumps_if_so:
                 ways.reverse()
         else:
             ways = [self._land(i + 1)]

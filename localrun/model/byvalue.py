@@ -156,6 +156,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _shell(self, module: types.ModuleType) -> StandIn:
         """The module before its names: what its functions, its children and the module itself have in common."""
+        if known := self._stand_ins.get((cloudpickle.dynamic_subimport, id(module))):
+            return known[0]
         about = {name: vars(module)[name] for name in _OF_THE_SHELL if vars(module).get(name) is not None}
         if "__path__" in about:
             about["__path__"] = list(about["__path__"])

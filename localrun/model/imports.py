@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from itertools import accumulate
+from opcode import opmap
 from pathlib import Path
 from types import CodeType
 
@@ -17,11 +18,14 @@ from localrun.model.bytecode import LocalImport, canonical
 from localrun.model.carried import Source
 from localrun.model.codeid import is_user_module
 
+_IMPORT_NAME = opmap["IMPORT_NAME"]
+
 
 def imported_names(code: CodeType, package: str | None) -> Iterator[str]:
     """What import statements in code and in functions inside it may load: modules after their parents, and names."""
-    for statement in canonical(code).imports:
-        yield from _names(statement, package)
+    if _IMPORT_NAME in code.co_code[::2]:  # a cheap look first: the canonical form takes a while
+        for statement in canonical(code).imports:
+            yield from _names(statement, package)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from imported_names(constant, package)

@@ -9,17 +9,22 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from localrun.errors import PayloadError, ResultUnavailableError
 
 if TYPE_CHECKING:
     import threading
 
+W = TypeVar("W", bound="_Writer | io.BytesIO")
+
 Path = str | os.PathLike[str]
 
 VERIFIED_AT_LOAD = 16 << 20
 _HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
+# Modules whose classes and functions go by reference without asking whose they are, and without cloudpickle.
+_PLAIN = frozenset({"_codecs", "builtins", "collections", "copyreg", "datetime", "numpy", "pathlib"})
 _OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.carried"})
 
 
@@ -38,14 +43,12 @@ def store(value: object, path: Path) -> Stored:
 
     Raises: PayloadError if it can't be pickled; OSError, such as for a full disk.
     """
-    from localrun.model.travel import pickle_into
-
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            writer = pickle_into(lambda: _Writer(fd), value)
+            writer = _pickle_into(lambda: _Writer(fd), value)
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -57,9 +60,7 @@ def store(value: object, path: Path) -> Stored:
 
 def dumps(value: object) -> bytes:
     """The pickle of a value, as `store` would write it; PayloadError if it can't be pickled."""
-    from localrun.model.travel import pickle_into
-
-    return pickle_into(io.BytesIO, value).getvalue()
+    return _pickle_into(io.BytesIO, value).getvalue()
 
 
 def dumps_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -136,6 +137,31 @@ class _Unpickler(pickle.Unpickler):
 
             self._arrival = Arrival(self._as_submitted)
         return self._arrival.replace(found)
+
+
+class _PlainPickler(pickle.Pickler):
+    """Gives up at the first class or function that could be the user's, which then is for ``travel``."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) or callable(obj):
+            module = getattr(obj, "__module__", None)
+            if not isinstance(module, str) or module.partition(".")[0] not in _PLAIN:
+                raise pickle.PicklingError
+        return NotImplemented
+
+
+def _pickle_into(start: Callable[[], W], value: object) -> W:
+    """Pickle a value into the new, or emptied, file that ``start`` gives; give that file back."""
+    file = start()
+    try:
+        _PlainPickler(file, protocol=5).dump(value)
+        return file
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - not plain data, or not picklable at all
+        from localrun.model.travel import pickle_into
+
+        return pickle_into(start, value)
 
 
 class _Writer:

@@ -52,6 +52,7 @@ def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
         "cwd": None, "error": None, "error_traceback": None, "upstream_artifacts": [], "downstream_artifacts": [],
         "config": {}, "request": {}, "fingerprints": None, "result": None, "gpus": [], "supervisor": None, "ranks": [],
         "stop_requested": None, "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
+        "submission": {},
     }  # fmt: skip
     record.update(fields)
     record["lifecycle"].append(_phase(RunStatus.PENDING, at, 0))
@@ -123,12 +124,6 @@ def read(folder: RunFolder) -> Record:
         missing = ", ".join(sorted(_REQUIRED - record.keys())) if isinstance(record, dict) else "everything"
         raise SystemFailureError(f"{folder.record} is not the record of a run: it lacks {missing}")
     return record
-
-
-def write_new(folder: RunFolder, record: Record) -> None:
-    """Write the record of a folder that is still being made."""
-    _check(record, RunStatus.PENDING)
-    files.create(folder.record, encode(record))
 
 
 def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = False) -> Record:
