@@ -57,8 +57,8 @@ _HOMES = {
     "localrun.api.load": ("run",),
     "localrun.api.run": ("Run",),
     "localrun.api.runs": (
-        "create_run", "delete_run", "delete_runs", "follow_run_logs", "get_run", "get_run_logs", "get_runs", "start_run",
-        "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
+        "create_run", "delete_run", "delete_runs", "follow_run_logs", "get_run", "get_run_logs", "get_runs",
+        "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
     ),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
@@ -70,7 +70,46 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, "__version__"])  # noqa: PLE0605
+__all__ = [
+    "CacheMismatchError",
+    "CacheMismatchWarning",
+    "ComputeConfig",
+    "Executor",
+    "Function",
+    "IllegalTransitionError",
+    "LocalrunError",
+    "MAPIException",
+    "NotARunError",
+    "PayloadError",
+    "ResultUnavailableError",
+    "Run",
+    "RunConfig",
+    "RunConfigError",
+    "RunExistsError",
+    "RunFailedError",
+    "RunNotFoundError",
+    "RunStatus",
+    "RunStatusNotReached",
+    "RunStoppedError",
+    "SchedulingConfig",
+    "SystemFailureError",
+    "create_run",
+    "delete_run",
+    "delete_runs",
+    "follow_run_logs",
+    "function",
+    "get_run",
+    "get_run_logs",
+    "get_runs",
+    "run",
+    "start_run",
+    "start_runs",
+    "stop_run",
+    "stop_runs",
+    "update_run",
+    "update_run_metadata",
+    "wait_for_run_status",
+]
 
 
 def __getattr__(name: str) -> Any:

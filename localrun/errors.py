@@ -10,7 +10,7 @@ from typing import Any
 
 
 class LocalrunError(Exception):
-    """Base of every error of localrun: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
+    """Base of localrun's errors: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
 
     def __init__(self, status: int = 500, message: str = "Unknown error", description: str | None = None) -> None:
         super().__init__(status, message, description)
@@ -86,7 +86,7 @@ class CacheMismatchError(_StatusError):
 
 
 class RunFailedError(_StatusError):
-    """A run FAILED and its own exception cannot be raised here; the message carries its text and where its log is (500)."""
+    """A run FAILED and its own exception can't be raised here; the message has its text and where its log is (500)."""
 
     code = 500
 

@@ -100,7 +100,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class ByteLock:
-    """The exclusive lock on one byte of a file, held from ``acquire`` until ``release`` or until every copy is closed."""
+    """The exclusive lock on one byte of a file, held from when it is made until ``release`` or all copies are closed."""
 
     __slots__ = ("byte", "fd")
 
@@ -187,6 +187,14 @@ class ProcessLock:
                 return None
             raise
         return cls(fd)
+
+    def is_at(self, path: Path) -> bool:
+        """True if the file that is locked is still the one at ``path``: nobody has made it anew."""
+        try:
+            there, ours = os.stat(path), os.fstat(self.fd)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -12,7 +12,7 @@ from localrun.errors import RunConfigError
 
 
 def home() -> Path:
-    """The folder that holds the queue, the dispatcher's log and, by default, the runs: ``LOCALRUN_HOME`` or ``~/.localrun``."""
+    """The folder of the queue, the dispatcher's log and, by default, the runs: ``LOCALRUN_HOME`` or ``~/.localrun``."""
     return Path(os.path.abspath(os.path.expanduser(os.environ.get("LOCALRUN_HOME") or "~/.localrun")))
 
 

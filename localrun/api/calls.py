@@ -18,7 +18,8 @@ def call(work: C) -> C:
     to ``timeout``. A ``timeout`` in seconds that ``work`` takes as a parameter of its own is left to it; otherwise the
     call is local and short, and is simply made.
     """
-    takes_timeout = "timeout" in work.__code__.co_varnames[: work.__code__.co_argcount + work.__code__.co_kwonlyargcount]
+    code = work.__code__
+    takes_timeout = "timeout" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(work)
     def called(*args: Any, future: bool = False, **kwargs: Any) -> Any:

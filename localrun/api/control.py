@@ -14,7 +14,7 @@ from typing import Any
 from localrun import files
 from localrun.engine import processes, submission
 from localrun.engine.queue import WAITING, Need, Queue, rename_for_priority
-from localrun.engine.supervisor import NEWS
+from localrun.engine.supervisor import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -39,12 +39,18 @@ def request_stop(queue: Queue, folder: RunFolder, reason: str | None = None) -> 
             record["stop_requested"] = {"time": records.now(), "message": message}
             records.add_event(record, "stop", message)
 
-    if records.status(records.read(folder)).is_terminal():
-        return records.read(folder)
-    record = records.update(folder, change, sync=True)
+    before = records.read(folder)
+    if records.status(before).is_terminal():
+        return before
+    try:
+        record, kind = records.update(folder, change, sync=True), NEWS
+    except OSError:
+        if before["supervisor"] is None:
+            raise
+        record, kind = before, STOP  # a run that has filled the disk must be stoppable
     supervisor = record["supervisor"]
     if supervisor is not None:
-        processes.signal_pid(supervisor["pid"], supervisor["start"], NEWS)
+        processes.signal_pid(supervisor["pid"], supervisor["start"], kind)
     elif records.status(record) is RunStatus.STOPPED:
         submission.withdraw(queue, record["uid"])
     return record
@@ -77,7 +83,9 @@ def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> Ru
     with queue.lock():
         record = records.read(folder)
         if not records.status(record).is_terminal():
-            raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can be renamed once it has ended")
+            raise IllegalTransitionError(
+                f"run {record['name']} is {record['status']}: it can be renamed when it has ended"
+            )
         if os.path.lexists(target.path):
             there = records.read(target)
             if not overwrite or not records.status(there).is_terminal():
@@ -94,7 +102,8 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
     from localrun.model.request import Request
 
     config = RunConfig.from_mapping(records.read(folder)["config"])
-    config.scheduling.update(wanted)
+    for field, value in wanted.items():
+        setattr(config, field, value)
     checked = Request.from_config(config, needs_command=False)
 
     def change(record: Record) -> None:

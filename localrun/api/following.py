@@ -1,9 +1,10 @@
-"""Showing a run's output while it comes."""
+"""Showing a run's output while it comes: both streams each to its own place, or merged line by line."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from localrun.api import logs
@@ -15,6 +16,8 @@ from localrun.model.status import RunStatus
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
+WaitingCallback = Callable[["Run"], object]
+
 
 class TextSink(Protocol):
     """Where text goes: a stream of this process, or a notebook's."""
@@ -23,86 +26,143 @@ class TextSink(Protocol):
     def flush(self) -> object: ...
 
 
-def show(run: Run, stdout: TextSink, stderr: TextSink, *, waiting: Callable[[Run], None] | None = None) -> None:
-    """Wait until a run has ended, passing on what it writes as it comes, each stream to its own sink.
+class ByteSink(Protocol):
+    """Where bytes go: a binary stream of this process."""
 
-    ``waiting`` is called with the run whenever it is looked at while it is still queued.
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+def show(run: Run, stdout: TextSink, stderr: TextSink, *, waiting: WaitingCallback | None = None) -> None:
+    """Wait until a run has ended, passing on what it writes as it comes, each stream to its own sink, as text."""
+    out, err = _Decoder(stdout), _Decoder(stderr)
+    show_bytes(run, out, err, waiting=waiting)
+    out.finish()
+    err.finish()
+
+
+def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, waiting: WaitingCallback | None = None) -> None:
+    """Wait until a run has ended, passing on the bytes it writes as they come, each stream to its own sink.
+
+    Begins with the first attempt since the run was last started by hand, and goes on with its retries. ``waiting`` is
+    called with the run whenever it is looked at while it is queued.
     """
-    first = max(run._record["first_resumption"], 0)
-    pumps = {}
+    resumption = run._record["first_resumption"]
+    while True:
+        paths = (run._folder.stdout(resumption, 0), run._folder.stderr(resumption, 0))
+        pumps = [_Pump(path, sink) for path, sink in zip(paths, (stdout, stderr), strict=True)]
 
-    def pump(record: Record) -> None:
-        if waiting is not None and records.status(record) in (RunStatus.PENDING, RunStatus.QUEUED):
-            run._record = record
-            waiting(run)
-        for resumption in range(first, len(record["resumptions"])):
-            if resumption not in pumps:
-                pumps[resumption] = [
-                    _Pump(run._folder.stdout(resumption, 0), stdout),
-                    _Pump(run._folder.stderr(resumption, 0), stderr),
-                ]
-        for pair in pumps.values():
-            for each in pair:
+        def pump(record: Record, pumps: list[_Pump] = pumps) -> None:
+            _tell_if_waiting(run, record, waiting)
+            for each in pumps:
                 each.pump()
 
-    def done(record: Record) -> bool:
-        return records.status(record).is_terminal()
+        def over(record: Record, resumption: int = resumption) -> bool:
+            return _is_over(record, resumption)
 
-    resumption = len(run._record["resumptions"]) - 1
-    files = _log_files(run, max(resumption, first))
-    run._record = wait_until(run._queue, run._folder, done, meanwhile=pump, also=files)
-    pump(run._record)
-    for pair in pumps.values():
-        for each in pair:
-            each.finish()
+        run._record = _wait_for(run, over, pump, paths)
+        pump(run._record)
+        if run.status.is_terminal() and resumption + 1 >= len(run._record["resumptions"]):
+            return
+        resumption += 1
 
 
-def _log_files(run: Run, resumption: int) -> tuple[str, ...]:
-    return run._folder.stdout(resumption, 0), run._folder.stderr(resumption, 0)
+def follow(
+    run: Run,
+    resumption: int,
+    rank: int | None,
+    timeout: float | None = None,
+    *,
+    tail: int | None = None,
+    live: bool = False,
+    waiting: WaitingCallback | None = None,
+) -> Iterator[logs.Line]:
+    """The merged lines of a rank as they come, until that resumption has ended.
+
+    ``tail`` is how many lines are given of what is there already (None: all). With ``live``, what there is of a line
+    that has no end yet is given as soon as nothing else is there to give: a prompt, or a progress bar. ``waiting`` as
+    in `show_bytes`. TimeoutError when nothing came for ``timeout`` seconds.
+    """
+    reader: logs.MergedReader | None = None
+    record = records.read(run._folder)
+    while True:
+        chosen = logs.choose_rank(run._folder, resumption, rank)
+        paths = (run._folder.log_times(resumption, chosen), run._folder.resumption_logs(resumption))
+        reader = reader or logs.MergedReader(run._folder, resumption, chosen)
+        over = _is_over(record, resumption)
+        yield from _last(_available(reader, over=over, live=live), tail)
+        if over:
+            run._record = record
+            return
+        tail = None
+
+        def news(record: Record, reader: logs.MergedReader = reader) -> bool:
+            return _is_over(record, resumption) or reader.has_news()
+
+        record = _wait_for(run, news, lambda record: _tell_if_waiting(run, record, waiting), paths, timeout)
+
+
+def _available(reader: logs.MergedReader, *, over: bool, live: bool) -> Iterator[logs.Line]:
+    """What there is to give now."""
+    yield from reader.rest() if over else reader.lines()
+    if live:
+        yield from reader.unfinished()
+
+
+def _last(lines: Iterable[logs.Line], count: int | None) -> Iterable[logs.Line]:
+    return lines if count is None else deque(lines, count)
+
+
+def _wait_for(
+    run: Run,
+    done: Callable[[Record], bool],
+    meanwhile: Callable[[Record], None],
+    paths: tuple[str, ...],
+    timeout: float | None = None,
+) -> Record:
+    return wait_until(run._queue, run._folder, done, timeout, meanwhile=meanwhile, also=paths)
+
+
+def _tell_if_waiting(run: Run, record: Record, waiting: WaitingCallback | None) -> None:
+    if waiting is not None and records.status(record) in (RunStatus.PENDING, RunStatus.QUEUED):
+        run._record = record
+        waiting(run)
+
+
+def _is_over(record: Record, resumption: int) -> bool:
+    """True if that attempt has ended, or will never be."""
+    attempts = record["resumptions"]
+    ended = len(attempts) > resumption and attempts[resumption]["ended_at"] is not None
+    return ended or records.status(record).is_terminal()
 
 
 class _Pump:
-    """Passes one log file on, as text, from where it last left off."""
+    """Passes one log file on from where it last left off."""
 
-    def __init__(self, path: str, sink: TextSink) -> None:
+    def __init__(self, path: str, sink: ByteSink) -> None:
         self._reader = logs.StreamReader(path)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._sink = sink
 
     def pump(self) -> None:
         for data in self._reader.read_all():
-            self._sink.write(self._decoder.decode(data))
+            self._sink.write(data)
             self._sink.flush()
+
+
+class _Decoder:
+    """A sink of bytes that passes them on as text."""
+
+    def __init__(self, sink: TextSink) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._sink = sink
+
+    def write(self, data: bytes, /) -> None:
+        self._sink.write(self._decoder.decode(data))
+
+    def flush(self) -> None:
+        self._sink.flush()
 
     def finish(self) -> None:
         rest = self._decoder.decode(b"", final=True)
         if rest:
             self._sink.write(rest)
-
-
-def follow(
-    run: Run, resumption: int, rank: int | None, timeout: float | None = None
-) -> Iterator[logs.Line]:
-    """The merged lines of a rank as they come, until that resumption has ended."""
-    reader: logs.MergedReader | None = None
-
-    def over(record: Record) -> bool:
-        ended = len(record["resumptions"]) > resumption and record["resumptions"][resumption]["ended_at"] is not None
-        return ended or records.status(record).is_terminal()
-
-    while True:
-        chosen = logs.choose_rank(run._folder, resumption, rank)
-        files = (run._folder.log_times(resumption, chosen), run._folder.resumption_logs(resumption))
-        reader = reader or logs.MergedReader(run._folder, resumption, chosen)
-        came: list[logs.Line] = []
-
-        def news(record: Record, reader: logs.MergedReader = reader, came: list[logs.Line] = came) -> bool:
-            came.extend(reader.lines())
-            return bool(came) or over(record)
-
-        record = wait_until(run._queue, run._folder, news, timeout, also=files)
-        yield from came
-        if over(record):
-            yield from reader.rest()
-            run._record = record
-            return

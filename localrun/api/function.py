@@ -151,7 +151,7 @@ class Function(Generic[P, R]):
             raise CacheMismatchError(text)
         if policy == "warn":
             warnings.warn(f"{text}; its value is returned (on_mismatch)", CacheMismatchWarning, stacklevel=4)
-        return policy != "rerun"
+        return bool(policy != "rerun")
 
     def _key(self, fingerprints: dict[str, str]) -> str:
         import hashlib
@@ -211,7 +211,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 def _refuse_taken_parameter(fn: Callable[..., Any]) -> None:
     code = getattr(fn, "__code__", None)
     if code is not None and "run_name" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
-        raise RunConfigError(f"run_name: {fn.__qualname__} has a parameter of that name, which localrun needs: rename it")
+        raise RunConfigError(f"run_name: {fn.__qualname__} has a parameter of that name, which localrun needs")
 
 
 def _safe_name(qualname: str) -> str:

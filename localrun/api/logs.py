@@ -26,10 +26,14 @@ class LogText(str):
 
 
 class Line(NamedTuple):
-    """A line of a merged log, or what there was of it at the end. ``time`` is in seconds since the epoch, if known."""
+    """A line of a merged log, or what there was of it at the end.
+
+    ``time`` is in seconds since the epoch, if known; ``stream`` is ``o`` for stdout and ``e`` for stderr.
+    """
 
     data: bytes
     time: float | None
+    stream: str
 
 
 class StreamReader:
@@ -91,13 +95,27 @@ class MergedReader:
             for data in reader.read_all():
                 yield from self._split(stream, data)
             if self._partial[stream]:
-                yield Line(self._partial[stream], self._last)
+                yield Line(self._partial[stream], self._last, stream)
                 self._partial[stream] = b""
+
+    def unfinished(self) -> Iterator[Line]:
+        """What there is by now of lines that have no end yet; what comes of them later is given as a line of its own."""
+        for stream, data in self._partial.items():
+            if data:
+                self._partial[stream] = b""
+                yield Line(data, self._last, stream)
+
+    def has_news(self) -> bool:
+        """True if growth was noted that `lines` has not looked at."""
+        try:
+            return os.stat(self._times.path).st_size > self._times.position
+        except FileNotFoundError:
+            return False
 
     def _split(self, stream: str, data: bytes) -> Iterator[Line]:
         *complete, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
         for line in complete:
-            yield Line(line + b"\n", self._last)
+            yield Line(line + b"\n", self._last, stream)
 
 
 def ranks(folder: RunFolder, resumption: int) -> list[int]:
@@ -119,7 +137,8 @@ def choose_rank(folder: RunFolder, resumption: int, rank: int | None) -> int:
     if rank is None:
         return there[0] if there else 0
     if there and rank not in there:
-        raise RunConfigError(f"rank: {rank} has no logs in resumption {resumption}: there are {', '.join(map(str, there))}")
+        have = ", ".join(map(str, there))
+        raise RunConfigError(f"rank: {rank} has no logs in resumption {resumption}; these have: {have}")
     return rank
 
 

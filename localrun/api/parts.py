@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from localrun.model.moment import Moment
 from localrun.model.status import RunStatus
 
 
-class Resumption(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Resumption:
     """One attempt at a run, counted from 0. ``status`` is None while it is under way."""
 
     index: int
@@ -36,7 +38,8 @@ class Resumption(NamedTuple):
         )
 
 
-class RunLifecycle(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class RunLifecycle:
     """A phase of a run: the status it had from ``started_at`` to ``ended_at`` (None: has still)."""
 
     resumption_index: int
@@ -65,7 +68,8 @@ class RunLifecycle(NamedTuple):
         return float((end - self.started_at).total_seconds())
 
 
-class Event(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Event:
     """Something that happened to a run and is no change of its status."""
 
     time: Moment | None
@@ -73,7 +77,8 @@ class Event(NamedTuple):
     message: str
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Node:
     """The machine a run is on; there is one, of rank 0."""
 
     rank: int

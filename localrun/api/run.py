@@ -76,7 +76,9 @@ class Run:
     error_traceback = property(lambda self: self._record.get("error_traceback"), doc="Its traceback, as text.")
     metadata = property(lambda self: dict(self._record.get("metadata") or {}), doc="The metadata, a copy.")
     upstream_artifacts = property(lambda self: list(self._record.get("upstream_artifacts") or []), doc="What it read.")
-    downstream_artifacts = property(lambda self: list(self._record.get("downstream_artifacts") or []), doc="What it made.")
+    downstream_artifacts = property(
+        lambda self: list(self._record.get("downstream_artifacts") or []), doc="What it made"
+    )
 
     @property
     def path(self) -> str:
@@ -110,7 +112,7 @@ class Run:
     # -- when -------------------------------------------------------------------------------------------------------
 
     created_at = property(lambda self: Moment.parse(self._record["created_at"]), doc="When it was submitted.")
-    updated_at = property(lambda self: Moment.parse(self._record.get("updated_at")), doc="When its record last changed.")
+    updated_at = property(lambda self: Moment.parse(self._record.get("updated_at")), doc="Its record's last change.")
     started_at = property(lambda self: Moment.parse(self._record.get("start_time")), doc="When it first started.")
     completed_at = property(lambda self: Moment.parse(self._record.get("end_time")), doc="When it ended.")
 
@@ -137,7 +139,10 @@ class Run:
     @property
     def events(self) -> list[Event]:
         """What else happened to the run, in order."""
-        return [Event(Moment.parse(e["time"]), e["type"], e["message"]) for e in self._record["events"]]
+        return [
+            Event(time=Moment.parse(entry["time"]), type=entry["type"], message=entry["message"])
+            for entry in self._record["events"]
+        ]
 
     @property
     def cumulative_pending_time(self) -> float:
@@ -176,7 +181,7 @@ class Run:
     @property
     def nodes(self) -> list[Node]:
         """The machine the run is on."""
-        return [Node(0, self._record.get("host") or "", self.status, self.reason)]
+        return [Node(rank=0, name=self._record.get("host") or "", status=self.status, reason=self.reason)]
 
     # -- following it -----------------------------------------------------------------------------------------------
 

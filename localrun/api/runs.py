@@ -130,7 +130,7 @@ def start_runs(runs: Sequence[RunOrName]) -> list[Run]:
 
 @call
 def update_run(run: RunOrName, update_run_data: Mapping[str, Any] | None = None, **fields: Any) -> Run:
-    """Change ``preemptible``, ``priority``, ``max_retries``, ``retry_on_system_failure`` or ``max_duration`` of a run."""
+    """Change a run's ``preemptible``, ``priority``, ``max_retries``, ``retry_on_system_failure``, ``max_duration``."""
     return get_run(run).update(**{**dict(update_run_data or {}), **fields})
 
 

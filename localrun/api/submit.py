@@ -20,6 +20,8 @@ from localrun.model.record import Record
 from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from localrun.model.config import RunConfig
     from localrun.model.request import Request
 
@@ -162,9 +164,7 @@ def _refuse_the_impossible(request: Request) -> None:
         raise RunConfigError(f"compute.gpus: {request.gpus} were asked for, and localrun manages none on this machine")
 
 
-def _record(
-    name: str, config: RunConfig, request: Request, fields: Mapping[str, Any], queue: Queue
-) -> Record:
+def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str, Any], queue: Queue) -> Record:
     uid = os.urandom(8).hex()
     asked = {
         field: getattr(request, field)
@@ -196,12 +196,12 @@ def python() -> dict[str, Any]:
 def _stack() -> str:
     """Where in the user's code the run was submitted, innermost last; without reading any source."""
     lines = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_PACKAGE):
             lines.append(f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}')
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "\n".join(reversed(lines[:20]))
 
 

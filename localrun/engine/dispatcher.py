@@ -20,7 +20,7 @@ from typing import NoReturn
 from localrun import files, settings
 from localrun.engine import capacity, processes, scheduling
 from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Queue, Ticket
-from localrun.engine.supervisor import NEWS, supervise
+from localrun.engine.supervisor import NEWS, STOP, supervise
 from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
@@ -117,7 +117,7 @@ class Dispatcher:
         self._fifo = os.open(queue.wake_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._poll = select.epoll()
         self._poll.register(self._fifo, select.EPOLLIN)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS):
+        for number in (signal.SIGCHLD, signal.SIGINT, NEWS, STOP):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # runs go on; whoever comes next starts another one
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -129,7 +129,8 @@ class Dispatcher:
         """Work until the queue has been quiet for the idle time."""
         self._look()
         quiet_since = time.monotonic()
-        while True:
+        # Where the home folder was removed and made anew, the lock there is another one, and another's.
+        while self._lock.is_at(self._queue.dispatcher_lock):
             self._start_what_fits()
             now = time.monotonic()
             if self._waiting or self._active or self._supervisors:

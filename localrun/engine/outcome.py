@@ -119,7 +119,7 @@ def retries_left(resumptions: Sequence[Mapping[str, Any]], ending: Ending, reque
     if ending.reason == Reason.SYSTEM_FAILURE:
         return bool(request["retry_on_system_failure"])
     failures = sum(1 for attempt in resumptions if _is_user_failure(attempt))
-    return failures <= request["max_retries"]
+    return failures <= int(request["max_retries"])
 
 
 def retry_delay(resumptions: Sequence[Mapping[str, Any]]) -> float:
@@ -128,4 +128,4 @@ def retry_delay(resumptions: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _is_user_failure(attempt: Mapping[str, Any]) -> bool:
-    return attempt["status"] == RunStatus.FAILED.value and attempt["reason"] != Reason.SYSTEM_FAILURE
+    return bool(attempt["status"] == RunStatus.FAILED.value and attempt["reason"] != Reason.SYSTEM_FAILURE)

@@ -205,11 +205,20 @@ class Queue:
             ticket = self.read(WAITING, names[0]) if was_active and names else None
             if ticket is None or not covers(ended.need, ticket.need) or ticket.not_before > time.time():
                 return None
-            lock = files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
+            try:
+                lock = files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
+            except OSError:
+                return None  # its folder is gone
             if lock is not None:
                 self.move(ticket.name, WAITING, ACTIVE)
         self.wake(f"{ended.name}>{ticket.name}")
         return None if lock is None else (ticket, lock)
+
+    def set_aside(self, ticket: Ticket) -> None:
+        """Give an active run's resources to others: it is over, but its end can't be written yet."""
+        with self.lock():
+            self.move(ticket.name, ACTIVE, ENDING)
+        self.wake("")
 
     def requeue(self, ticket: Ticket, delay: float) -> None:
         """Let a claimed run wait again, at its old place, for another attempt in ``delay`` seconds."""
@@ -240,7 +249,9 @@ class Queue:
         try:
             context: dict[str, Any] = files.read_json(f"{self.root}/environments/{key}")
         except (OSError, ValueError):
-            raise SystemFailureError("the environment kept for the run at its submission is gone: submit it again") from None
+            raise SystemFailureError(
+                "the environment kept from the run's submission is gone: submit it again"
+            ) from None
         return context
 
     def forget_environments(self) -> None:

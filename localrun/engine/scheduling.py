@@ -12,6 +12,7 @@ from localrun.engine.queue import Need, Ticket
 
 # Fractions of CPUs are added up and taken off again; the sum may miss by a rounding error.
 _ROUNDING = 1e-6
+_NOTHING = Need(0, 0)
 
 
 def clip(need: Need, capacity: Need) -> Need:
@@ -29,7 +30,7 @@ def free(capacity: Need, active: Iterable[Ticket]) -> Need:
     return Need(cpus, memory)
 
 
-def choose(waiting: Iterable[Ticket], available: Need, capacity: Need, smallest: Need = Need(0, 0)) -> list[Ticket]:
+def choose(waiting: Iterable[Ticket], available: Need, capacity: Need, smallest: Need = _NOTHING) -> list[Ticket]:
     """The waiting runs that start now, in order. ``waiting`` is in scheduling order.
 
     ``smallest`` is a lower bound of all their needs: a long queue isn't gone through when not even that fits.
@@ -41,9 +42,9 @@ def choose(waiting: Iterable[Ticket], available: Need, capacity: Need, smallest:
         need = clip(ticket.need, capacity)
         if fits(need, available):
             starting.append(ticket)
-            available = _less(available, need)
+            available = less(available, need)
         else:
-            available = _reserve(available, need)
+            available = reserve(available, need)
     return starting
 
 
@@ -66,14 +67,15 @@ def lacking(need: Need, available: Need) -> tuple[str, ...]:
     )
 
 
-def _less(available: Need, need: Need) -> Need:
+def less(available: Need, need: Need) -> Need:
+    """What is left for later runs once this one has started."""
     return Need(available.cpus - need.cpus, available.memory - need.memory)
 
 
-def _reserve(available: Need, need: Need) -> Need:
+def reserve(available: Need, need: Need) -> Need:
     """What is left for later runs: nothing of what this one lacks, and not what it will take of the rest."""
     short = lacking(need, available)
-    rest = _less(available, need)
+    rest = less(available, need)
     return Need(
         cpus=min(available.cpus, 0) if "cpus" in short else rest.cpus,
         memory=min(available.memory, 0) if "memory" in short else rest.memory,

@@ -25,7 +25,13 @@ ARCHIVE = ".archive"
 
 
 def submit(
-    queue: Queue, record: Record, path: str, contents: Mapping[str, bytes], need: Need, *, replace_uid: str | None = None
+    queue: Queue,
+    record: Record,
+    path: str,
+    contents: Mapping[str, bytes],
+    need: Need,
+    *,
+    replace_uid: str | None = None,
 ) -> Record:
     """Make the run folder at ``path`` with this record and these files, and queue the run. Durable when it returns.
 
@@ -88,7 +94,7 @@ def withdraw(queue: Queue, uid: str) -> None:
 
 
 def archive(path: str, uid: str) -> str:
-    """Move a terminal run's folder out of its name's way; returns where it lies now. The caller holds the queue lock."""
+    """Move an ended run's folder out of its name's way; returns where it lies now. The caller holds the queue lock."""
     parent, base = os.path.split(path)
     os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
     target = f"{parent}/{ARCHIVE}/{base}.{uid}"

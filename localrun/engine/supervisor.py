@@ -19,7 +19,7 @@ from localrun.engine import outcome, processes
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
-from localrun.engine.queue import ACTIVE, ENDING, Queue, Ticket
+from localrun.engine.queue import Queue, Ticket
 from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError
 from localrun.model import record as records
@@ -29,10 +29,12 @@ from localrun.model.status import Reason, RunStatus
 
 # Sent to a supervisor: the record has news (a stop was asked for).
 NEWS = signal.SIGUSR1
+# … or: a stop was asked for, and the record could not be written.
+STOP = signal.SIGUSR2
 
 _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
-_WRITE_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_WRITE_RETRY_S = 1.0
 
 
 class Supervisor:
@@ -44,8 +46,8 @@ class Supervisor:
         self._log = log
         self._folder = RunFolder(ticket.folder)
         self._news = signals
-        self._asked_to_end = False
-        self._news_in_record = True
+        self._signals: set[int] = {NEWS}
+        self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
         self._clock = clock
@@ -129,7 +131,9 @@ class Supervisor:
             record["ranks"] = started
 
         self._watch_logs(resumption)
-        return self._write(change) or record
+        if not self._note(change):
+            self._unwritten = change
+        return record
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
@@ -143,17 +147,21 @@ class Supervisor:
             cause = self._cause(deadline)
             if cause:
                 return cause
+            if self._unwritten is not None and self._note(self._unwritten):
+                self._unwritten = None
             self._wait(None if deadline is None else deadline - time.time())
 
     def _cause(self, deadline: float | None) -> Cause | None:
-        if self._asked_to_end:
+        if signal.SIGTERM in self._signals:
             message = "its supervisor was asked to end (SIGTERM), as when the machine shuts down"
             return Cause(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message)
         if deadline is not None and time.time() >= deadline:
             return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
-        if not self._news_in_record:
+        if STOP in self._signals:
+            return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
+        if NEWS not in self._signals:
             return None
-        self._news_in_record = False
+        self._signals.discard(NEWS)
         try:
             return _stop_cause(records.read(self._folder))
         except LocalrunError:
@@ -164,6 +172,8 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._news, select.POLLIN)
         timeouts = [] if timeout is None else [max(timeout, 0.0)]
+        if self._unwritten is not None:
+            timeouts.append(_WRITE_RETRY_S)
         due = self._clock.due(time.monotonic())
         if self._clock.fd is not None and due <= 0:
             poll.register(self._clock.fd, select.POLLIN)
@@ -171,14 +181,9 @@ class Supervisor:
             timeouts.append(max(due, 0.001))
         ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000 if timeouts else None)}
         if self._news in ready:
-            self._read_signals()
+            self._signals.update(os.read(self._news, 4096))
         if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
             self._clock.sample()
-
-    def _read_signals(self) -> None:
-        numbers = set(os.read(self._news, 4096))
-        self._asked_to_end = self._asked_to_end or signal.SIGTERM in numbers
-        self._news_in_record = self._news_in_record or NEWS in numbers
 
     def _reap(self) -> bool:
         """Collect the children that have exited; True if any are left. Orphans of the run are our children too."""
@@ -202,15 +207,12 @@ class Supervisor:
     def _terminate(self, launcher: ProcessLauncher, record: Mapping[str, Any], cause: Cause | None) -> None:
         """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
         if records.status(dict(record)) is not RunStatus.TERMINATING:
-            self._write(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
+            self._note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
         deadline = time.monotonic() + float(record["request"]["stop_grace"])
         left = launcher.signal(signal.SIGTERM)
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
-            if self._reap() or self._is_recovering():
-                left = launcher.alive()
-            else:
-                left = []
+            left = launcher.alive() if self._reap() or self._is_recovering() else []
         pause = _KILL_ROUND_S
         while left:
             # Rounds, because a process may fork while the others are being killed.
@@ -246,7 +248,7 @@ class Supervisor:
             nonlocal again
             again = _conclude(record, ending)
 
-        record = self._write(change, sync=True)
+        record = self._write_end(change)
         if record is None:
             return
         if record["fn_name"] is not None and record["resumptions"]:
@@ -254,37 +256,35 @@ class Supervisor:
         if again:
             self._queue.requeue(self._ticket, outcome.retry_delay(_attempts(record)))
 
-    def _write(self, change: Callable[[Record], None], *, sync: bool = False) -> Record | None:
-        """Change the record, again and again while the disk refuses; None if the run or its record is gone.
+    def _note(self, change: Callable[[Record], None]) -> bool:
+        """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""
+        try:
+            records.update(self._folder, change)
+        except OSError as error:
+            self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}")
+            return False
+        except LocalrunError as error:
+            self._log(f"run {self._ticket.run}: its record can't be written: {error}")
+        return True
 
-        Meanwhile the run counts as ending: it keeps nothing from others.
+    def _write_end(self, change: Callable[[Record], None]) -> Record | None:
+        """Write the end, again and again while the disk refuses; None if the run or its record is gone.
+
+        Nothing of the run is left by now: while it can't be written it keeps nothing from others.
         """
-        attempt = 0
+        told = False
         while True:
             try:
-                return records.update(self._folder, change, sync=sync)
-            except OSError as error:
-                if attempt == 0:
-                    self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
+                return records.update(self._folder, change, sync=True)
             except LocalrunError as error:
                 self._log(f"run {self._ticket.run}: its record can't be written: {error}")
                 return None
-            if attempt == 1 and not self._working():
-                with self._queue.lock():
-                    self._queue.move(self._ticket.name, ACTIVE, ENDING)
-                self._queue.wake("")
-            self._pause(_WRITE_RETRY_S[min(attempt, len(_WRITE_RETRY_S) - 1)])
-            attempt += 1
-
-    def _working(self) -> bool:
-        return len(self._exits) < len(self._ranks)
-
-    def _pause(self, seconds: float) -> None:
-        if self._working():
-            self._wait(seconds)
-            self._reap()
-        else:
-            time.sleep(seconds)
+            except OSError as error:
+                if not told:
+                    self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
+                    self._queue.set_aside(self._ticket)
+                    told = True
+            time.sleep(_WRITE_RETRY_S)
 
     def _spare(self) -> frozenset[int]:
         """The dispatcher: one that was started from inside this run is not part of it."""
@@ -335,13 +335,15 @@ def _unwritable(folder: RunFolder, error: OSError) -> str:
 def signal_pipe() -> int:
     """The end of a pipe on which this process's signals appear as bytes."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS, STOP):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
 
 
-def supervise(queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], lost_to: int | None) -> None:
+def supervise(
+    queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], lost_to: int | None
+) -> None:
     """Be the supervisor of a claimed run, and then of the one that takes its place in the queue, and so on.
 
     ``lock`` is the run's, held already. ``lost_to`` is the dispatcher's pid if the run lost an earlier supervisor.

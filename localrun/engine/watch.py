@@ -56,7 +56,7 @@ class Watch:
         Without inotify every watched path may have changed, and the answer is empty after a short sleep.
         """
         if self.fd is None:
-            time.sleep(min(timeout, _POLL_S))
+            time.sleep(max(min(timeout, _POLL_S), 0))
             return []
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-# The submitter's import path, before anything that isn't Python's own is imported. Not passed on to the user's children.
+# The submitter's import path, before anything that isn't Python's own is imported. The user's children don't get it.
 sys.path[:] = os.environ.pop("LOCALRUN_SYS_PATH", "\n".join(sys.path)).split("\n")
 
 import threading  # noqa: E402
@@ -42,17 +42,17 @@ def _call(folder: RunFolder) -> bytes:
     try:
         function = payload.loads(files.read(folder.function))
         inputs = payload.loads(files.read(folder.inputs))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the outcome
         return _failed(folder, error, "FailedToStart", "its function or inputs can't be loaded")
     try:
         value = _await(function(*inputs["args"], **inputs["kwargs"]))
     except SystemExit as error:
         return _failed(folder, error, "Error", f"the function left by sys.exit({error.code!r}) and returned nothing")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         return _failed(folder, error, "Error", "the function raised")
     try:
         stored = payload.store(value, folder.result)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         return _failed(folder, error, "Error", "the function returned, but its result can't be stored")
     return b'{"result": {"size": %d, "sha256": "%s"}}' % (stored.size, stored.sha256.encode())
 

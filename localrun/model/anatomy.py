@@ -215,8 +215,6 @@ def _reduced(value: Any, mode: int) -> str | bytes | tuple[Any, ...]:
         reducer = copyreg.dispatch_table.get(cls)
         reduced: str | tuple[Any, ...] = reducer(value) if reducer else value.__reduce_ex__(4)
         return reduced
-    except RecursionError:
-        raise
     except Exception as error:  # whatever the class's own methods raise
         if mode != VALUE:
             raise Unfit(cls, str(error)) from error

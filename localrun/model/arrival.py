@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from pathlib import PurePath
+from os.path import basename
 from typing import Any, TypeVar
 
 from cloudpickle import cloudpickle
@@ -94,7 +94,7 @@ def _same_module(home: types.ModuleType) -> types.ModuleType | None:
     here = sys.modules.get(home.__name__)
     if home.__name__ != "__main__" or here is None:
         return here
-    theirs, ours = (PurePath(getattr(module, "__file__", None) or "").name for module in (home, here))
+    theirs, ours = (basename(getattr(module, "__file__", None) or "") for module in (home, here))
     return here if theirs == ours else None
 
 

@@ -11,8 +11,8 @@ new process pays.
 
 from __future__ import annotations
 
+import struct
 import sys
-from array import array
 from collections.abc import Iterator
 from functools import cache
 from types import CodeType
@@ -248,7 +248,7 @@ class _Reading:
                 op = _BRANCH_IF_NONE if op in known.asks_none else _BRANCH_IF_TRUE
             flow += (op, arg, handlers[i][1] if i in handlers else -1, len(ways))
             flow += [number[way] for way in ways]
-        return array("q", flow).tobytes(), constants, names
+        return struct.pack(f"<{len(flow)}q", *flow), constants, names
 
     def _named(self, ops: frozenset[int]) -> frozenset[str]:
         names, args, shift = self.code.co_names, self.args, self.known.shift

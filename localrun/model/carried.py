@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import types
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from pathlib import PurePath
+from os.path import dirname
 from typing import Any, NamedTuple, NoReturn
 
 PARENT = "__localrun_parent__"
@@ -128,7 +128,7 @@ class _SourceFinder:
         source = _sources.get(name)
         if source is None:
             return None
-        folders = [str(PurePath(source.path).parent)] if source.is_package else None
+        folders = [dirname(source.path)] if source.is_package else None
         loader = _SourceLoader(name, source.path)
         return importlib.util.spec_from_file_location(name, loader=loader, submodule_search_locations=folders)
 

@@ -111,7 +111,7 @@ class RunConfig:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise RunConfigError(f"{source}: must be UTF-8 text, and byte {error.start} is not") from None
-        read = _read_json if file.suffix.lower() == ".json" else _read_yaml
+        read = _read_json if file.suffix.lower() == ".json" else read_yaml
         try:
             mapping = read(text)
         except RecursionError:
@@ -347,7 +347,8 @@ def _read_json(text: str) -> Any:
         raise RunConfigError(f"not valid JSON: {error}") from None
 
 
-def _read_yaml(text: str) -> Any:
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds, read as ``from_file`` does; RunConfigError with the line for bad syntax."""
     import yaml
 
     try:

@@ -66,8 +66,6 @@ def _fingerprint(purpose: bytes, value: Any, mode: int, place: str) -> str:
     except Unfit as error:
         where = (place + error.place).lstrip(".")
         raise PayloadError(f"{where} can't be fingerprinted: {error} (a {full_name(error.culprit)})") from error
-    except RecursionError:
-        raise PayloadError(f"{place or 'an input'} can't be fingerprinted: it is nested too deeply") from None
     return sha256(purpose + b":" + (part if isinstance(part, bytes) else _of_cycle(part))).hexdigest()
 
 
@@ -75,69 +73,109 @@ def _fingerprint(purpose: bytes, value: Any, mode: int, place: str) -> str:
 
 
 class _Node:
-    """A value that reaches a cycle: its shape, and its children's digests or nodes."""
+    """A value that is being taken apart, or that reaches a cycle: its shape, and its children's parts so far."""
 
-    __slots__ = ("parts", "shape")
+    __slots__ = ("mode", "parts", "shape", "value")
 
-    def __init__(self) -> None:
-        self.shape = Shape(b"")
-        self.parts: list[bytes | _Node] = []
+    def __init__(self, value: Any, mode: int, shape: Shape) -> None:
+        self.value = value  # kept alive: its id stands for it
+        self.mode = mode
+        self.shape = shape
+        self.parts: list[Part] = []
 
+
+# The digest of a value or, if a cycle is below it, its node. A leaf is its own digest.
+Part = bytes | _Node
 
 _code_parts: WeakKeyDictionary[CodeType, bytes] = WeakKeyDictionary()
 
 
 class _Digester:
-    """Takes one value apart. A part is the digest of a value, or its node where a cycle is below it."""
+    """Takes one value apart, without recursion: code reaches deeper than Python's stack."""
 
     def __init__(self) -> None:
-        self._known: tuple[dict[int, bytes | _Node], ...] = ({}, {}, {})  # by mode, by id
-        self._alive: list[Any] = []  # what has an entry in _known: an id must not be used again
+        self._parts: tuple[dict[int, Part], ...] = ({}, {}, {})  # by mode and id
+        self._alive: list[Any] = []
+        self._open: list[_Node] = []  # from the value down to the one at work
 
-    def part(self, value: Any, mode: int) -> bytes | _Node:
+    def part(self, value: Any, mode: int) -> Part:
+        """The part of a value. Raises: Unfit."""
+        found = self._find(value, mode)
+        if found is not None:
+            return found
+        self._open = [self._begin(value, mode)]
+        while True:
+            node = self._open[-1]
+            if len(node.parts) < len(node.shape.children):
+                self._go_on(node)
+                continue
+            found = self._finish(self._open.pop())
+            if not self._open:
+                return found
+            self._open[-1].parts.append(found)
+
+    def _find(self, value: Any, mode: int) -> Part | None:
+        """The part of a leaf or of a value that was met before."""
         leaf = LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
-        if type(value) is CodeType:
-            return self._code_part(value)
-        known, key = self._known[mode], id(value)
-        if key in known:
-            return known[key]
-        self._alive.append(value)
-        node = known[key] = _Node()
+        return _code_part(value) if type(value) is CodeType else self._parts[mode].get(id(value))
+
+    def _begin(self, value: Any, mode: int) -> _Node:
         try:
-            self._fill(node, shape_of(value, mode), mode)
+            shape = shape_of(value, mode)
         except Unfit:
             if mode != CODE:
-                del known[key]
                 raise
-            node.parts.clear()
-            self._fill(node, opaque(value), mode)
-        if not any(isinstance(part, _Node) for part in node.parts):
-            known[key] = _combine(node.shape, node.parts)  # type: ignore[arg-type]
-        return known[key]
-
-    def _code_part(self, code: CodeType) -> bytes:
-        """Code objects never change, never reach a cycle, and are most of the work."""
-        part = _code_parts.get(code)
-        if part is None:
-            shape = shape_of(code, CODE)
-            part = _code_parts[code] = _combine(shape, [self.part(each, CODE) for each in shape.children])  # type: ignore[misc]
-        return part
-
-    def _fill(self, node: _Node, shape: Shape, mode: int) -> None:
-        node.shape = shape
-        mode = mode if shape.mode is None else shape.mode
+            shape = opaque(value)
+        node = self._parts[mode][id(value)] = _Node(value, mode, shape)
+        self._alive.append(value)
         types = set(map(type, shape.children))
         if len(types) == 1 and (leaf := LEAVES.get(types.pop())) is not None:
             node.parts.extend(map(leaf, shape.children))  # a long list of numbers
+        return node
+
+    def _go_on(self, node: _Node) -> None:
+        child = node.shape.children[len(node.parts)]
+        mode = node.mode if node.shape.mode is None else node.shape.mode
+        found = self._find(child, mode)
+        if found is not None:
+            node.parts.append(found)
             return
-        for i, child in enumerate(shape.children):
-            try:
-                node.parts.append(self.part(child, mode))
-            except Unfit as error:
-                error.place = shape.place_of(i) + error.place
-                raise
+        try:
+            self._open.append(self._begin(child, mode))
+        except Unfit as error:
+            self._retreat(error)
+
+    def _retreat(self, error: Unfit) -> None:
+        """Give up the object that code reaches and of which this is a part: it counts as a whole. Else raise."""
+        while self._open:
+            node = self._open[-1]
+            error.place = node.shape.place_of(len(node.parts)) + error.place
+            if node.mode == CODE:
+                node.shape = opaque(node.value)
+                node.parts.clear()
+                return
+            del self._parts[node.mode][id(node.value)]
+            self._open.pop()
+        raise error
+
+    def _finish(self, node: _Node) -> Part:
+        digests = [part for part in node.parts if isinstance(part, bytes)]
+        if len(digests) < len(node.parts):
+            return node
+        found = self._parts[node.mode][id(node.value)] = _combine(node.shape, digests)
+        return found
+
+
+def _code_part(code: CodeType) -> bytes:
+    """The part of a code object, once: they never change, never reach a cycle, and are most of the work."""
+    found = _code_parts.get(code)
+    if found is None:
+        digester, shape = _Digester(), shape_of(code, CODE)
+        parts = [digester.part(child, CODE) for child in shape.children]
+        found = _code_parts[code] = _combine(shape, [part for part in parts if isinstance(part, bytes)])
+    return found
 
 
 _LENGTHS = [bytes((length,)) for length in range(256)]

@@ -53,7 +53,10 @@ def store(value: object, path: Path) -> Stored:
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # its folder is gone: the first error says more
         raise
     return Stored(writer.size, writer.digest.hexdigest())
 

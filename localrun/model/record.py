@@ -120,7 +120,7 @@ def read(folder: RunFolder) -> Record:
         raise NotARunError(f"{folder.path} is not a run folder: it has no config.json") from None
     except ValueError as error:
         raise SystemFailureError(f"{folder.record} is not readable as JSON ({error})") from None
-    if not isinstance(record, dict) or not _REQUIRED <= record.keys():
+    if not isinstance(record, dict) or not record.keys() >= _REQUIRED:
         missing = ", ".join(sorted(_REQUIRED - record.keys())) if isinstance(record, dict) else "everything"
         raise SystemFailureError(f"{folder.record} is not the record of a run: it lacks {missing}")
     return record
@@ -129,7 +129,7 @@ def read(folder: RunFolder) -> Record:
 def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = False) -> Record:
     """The door: change a record under its lock, and return it as written.
 
-    ``change`` edits the mapping in place; if it raises, nothing is written. ``sync`` makes the change survive a power cut.
+    ``change`` edits the mapping in place; if it raises, nothing is written. With ``sync`` it survives a power cut.
     """
     with _lock(folder):
         record = read(folder)
@@ -154,7 +154,9 @@ def encode(record: Record) -> bytes:
 
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
-_REQUIRED = frozenset({"schema", "uid", "name", "status", "run_type", "lifecycle", "resumptions", "events", "created_at"})
+_REQUIRED = frozenset(
+    {"schema", "uid", "name", "status", "run_type", "lifecycle", "resumptions", "events", "created_at"}
+)
 
 
 def _lock(folder: RunFolder) -> files.ByteLock:

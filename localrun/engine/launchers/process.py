@@ -62,11 +62,10 @@ class ProcessLauncher:
         ]
         # Python ignores these two signals for itself; a shell pipeline needs them as the system has them.
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
+        environment = self._environment(resumption, context)
         os.umask(context["umask"])
         try:
-            return os.posix_spawn(
-                argv[0], argv, self._environment(resumption, context), file_actions=opened, setsid=True, setsigdef=defaults
-            )
+            return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
         except OSError as error:
             raise CannotStartError(f"{argv[0]} could not be started: {error.strerror}") from None
 
@@ -95,7 +94,6 @@ class ProcessLauncher:
 
     def _environment(self, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
         """The submitter's environment, the run's `env_variables` over it, localrun's own over both."""
-        config = self._record["config"]
         name, is_function = self._record["name"], self._record["fn_name"] is not None
         environment: dict[str, str] = {**context["environ"]}
         if not is_function:
