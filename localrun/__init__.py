@@ -6,9 +6,11 @@ Names are loaded when first used: importing the package costs next to nothing.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would take 5 ms to import
+    from typing import Any
+
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
     from localrun.api.load import run

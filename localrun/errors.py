@@ -10,7 +10,7 @@ from typing import Any
 
 
 class LocalrunError(Exception):
-    """Base of localrun's errors: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
+    """Base of all errors: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
 
     def __init__(self, status: int = 500, message: str = "Unknown error", description: str | None = None) -> None:
         super().__init__(status, message, description)

@@ -12,7 +12,6 @@ record locks rather than a lock library's because of exactly these three propert
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import struct
 from types import TracebackType
@@ -24,15 +23,18 @@ Path = str | os.PathLike[str]
 _FLOCK = "hhqqi4x"
 
 
-def create(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -> None:
-    """Make a new file with this content; FileExistsError if anything, a dangling link too, has that name."""
+def create(path: Path, data: bytes, *, mode: int = 0o600) -> int:
+    """Make a new file with this content; returns its open descriptor, which is the caller's to sync and close.
+
+    FileExistsError if anything, a dangling link too, has that name.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         _write_all(fd, data)
-        if sync:
-            os.fsync(fd)
-    finally:
+    except OSError:
         os.close(fd)
+        raise
+    return fd
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -> None:
@@ -72,16 +74,9 @@ def read(path: Path) -> bytes:
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file; ValueError if it is not JSON."""
+    import json  # a worker reads none, and its start counts
+
     return json.loads(read(path))
-
-
-def sync_folder(path: Path) -> None:
-    """Make what was created, renamed or removed in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove(path: Path) -> bool:
@@ -100,7 +95,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class ByteLock:
-    """The exclusive lock on one byte of a file, held from when it is made until ``release`` or all copies are closed."""
+    """The exclusive lock on one byte of a file, held until ``release`` or until all copies are closed."""
 
     __slots__ = ("byte", "fd")
 

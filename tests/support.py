@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = ""
         pause = min(pause * 1.5, 0.05)
 
 
-# -- Python children ----------------------------------------------------------------------------------------------------
+# -- Python children --------------------------------------------------------------------------------------------------
 
 
 def start_python(code: str, *args: object, script: Path | None = None, **popen: Any) -> subprocess.Popen[str]:
@@ -82,7 +82,7 @@ def run_python(code: str, *args: object, timeout: float = 60, ok: bool = True, *
     return done
 
 
-# -- processes ----------------------------------------------------------------------------------------------------------
+# -- processes --------------------------------------------------------------------------------------------------------
 
 
 class Seen(NamedTuple):
@@ -143,7 +143,7 @@ def kill(pid: int | None, number: int = signal.SIGKILL) -> bool:
     return True
 
 
-# -- locks --------------------------------------------------------------------------------------------------------------
+# -- locks ------------------------------------------------------------------------------------------------------------
 
 _FLOCK = "hhqqi4x"
 
@@ -156,7 +156,7 @@ def is_locked(path: str | Path, byte: int) -> bool:
 def _holder(path: str | Path, byte: int, command: int) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         answer = fcntl.fcntl(fd, command, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
@@ -166,7 +166,7 @@ def _holder(path: str | Path, byte: int, command: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else pid
 
 
-# -- a home -------------------------------------------------------------------------------------------------------------
+# -- a home -----------------------------------------------------------------------------------------------------------
 
 
 def record_of(path: str | Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from localrun.api import logs
 from localrun.engine.waiting import wait_until
 from localrun.model import record as records
 from localrun.model.record import Record
-from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
-WaitingCallback = Callable[["Run"], object]
+# Told of the run whenever it is looked at and has not ended.
+Looked = Callable[["Run"], object]
 
 
 class TextSink(Protocol):
@@ -33,19 +33,19 @@ class ByteSink(Protocol):
     def flush(self) -> object: ...
 
 
-def show(run: Run, stdout: TextSink, stderr: TextSink, *, waiting: WaitingCallback | None = None) -> None:
+def show(run: Run, stdout: TextSink, stderr: TextSink, *, looked: Looked | None = None) -> None:
     """Wait until a run has ended, passing on what it writes as it comes, each stream to its own sink, as text."""
     out, err = _Decoder(stdout), _Decoder(stderr)
-    show_bytes(run, out, err, waiting=waiting)
+    show_bytes(run, out, err, looked=looked)
     out.finish()
     err.finish()
 
 
-def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, waiting: WaitingCallback | None = None) -> None:
+def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, looked: Looked | None = None) -> None:
     """Wait until a run has ended, passing on the bytes it writes as they come, each stream to its own sink.
 
-    Begins with the first attempt since the run was last started by hand, and goes on with its retries. ``waiting`` is
-    called with the run whenever it is looked at while it is queued.
+    Begins with the first attempt since the run was last started by hand, and goes on with its retries. ``looked`` is
+    called with the run whenever it is looked at before its end.
     """
     resumption = run._record["first_resumption"]
     while True:
@@ -53,7 +53,7 @@ def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, waiting: Waiting
         pumps = [_Pump(path, sink) for path, sink in zip(paths, (stdout, stderr), strict=True)]
 
         def pump(record: Record, pumps: list[_Pump] = pumps) -> None:
-            _tell_if_waiting(run, record, waiting)
+            _tell(run, record, looked)
             for each in pumps:
                 each.pump()
 
@@ -73,22 +73,24 @@ def follow(
     rank: int | None,
     timeout: float | None = None,
     *,
+    stream: str | None = None,
     tail: int | None = None,
     live: bool = False,
-    waiting: WaitingCallback | None = None,
+    looked: Looked | None = None,
 ) -> Iterator[logs.Line]:
     """The merged lines of a rank as they come, until that resumption has ended.
 
-    ``tail`` is how many lines are given of what is there already (None: all). With ``live``, what there is of a line
-    that has no end yet is given as soon as nothing else is there to give: a prompt, or a progress bar. ``waiting`` as
-    in `show_bytes`. TimeoutError when nothing came for ``timeout`` seconds.
+    ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone. ``tail`` is how many lines are given of what is
+    there already (None: all). With ``live``, what there is of a line that has no end yet is given as soon as nothing
+    else is there to give: a prompt, or a progress bar. ``looked`` as in `show_bytes`. TimeoutError when nothing came
+    for ``timeout`` seconds.
     """
     reader: logs.MergedReader | None = None
     record = records.read(run._folder)
     while True:
         chosen = logs.choose_rank(run._folder, resumption, rank)
         paths = (run._folder.log_times(resumption, chosen), run._folder.resumption_logs(resumption))
-        reader = reader or logs.MergedReader(run._folder, resumption, chosen)
+        reader = reader or logs.MergedReader(run._folder, resumption, chosen, stream)
         over = _is_over(record, resumption)
         yield from _last(_available(reader, over=over, live=live), tail)
         if over:
@@ -99,7 +101,7 @@ def follow(
         def news(record: Record, reader: logs.MergedReader = reader) -> bool:
             return _is_over(record, resumption) or reader.has_news()
 
-        record = _wait_for(run, news, lambda record: _tell_if_waiting(run, record, waiting), paths, timeout)
+        record = _wait_for(run, news, lambda record: _tell(run, record, looked), paths, timeout)
 
 
 def _available(reader: logs.MergedReader, *, over: bool, live: bool) -> Iterator[logs.Line]:
@@ -123,10 +125,10 @@ def _wait_for(
     return wait_until(run._queue, run._folder, done, timeout, meanwhile=meanwhile, also=paths)
 
 
-def _tell_if_waiting(run: Run, record: Record, waiting: WaitingCallback | None) -> None:
-    if waiting is not None and records.status(record) in (RunStatus.PENDING, RunStatus.QUEUED):
-        run._record = record
-        waiting(run)
+def _tell(run: Run, record: Record, looked: Looked | None) -> None:
+    run._record = record
+    if looked is not None:
+        looked(run)
 
 
 def _is_over(record: Record, resumption: int) -> bool:

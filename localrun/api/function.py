@@ -95,12 +95,13 @@ class Function(Generic[P, R]):
         self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], fingerprints: dict[str, str]
     ) -> Run:
         from localrun.api import submit
-        from localrun.model import payload
+        from localrun.model.payload import dumps_inputs
+        from localrun.model.travel import dumps_function
 
         fields = {"fn_name": self._name, "fingerprints": fingerprints}
         contents = {
-            "function.pkl": payload.dumps_function(self.fn),
-            "inputs.pkl": payload.dumps({"args": list(args), "kwargs": kwargs}),
+            "function.pkl": dumps_function(self.fn),
+            "inputs.pkl": dumps_inputs(args, kwargs),
         }
         base = _safe_name(self._name)
         return submit.function(self._config(name), fields=fields, contents=contents, base=base, path=self._path)

@@ -26,14 +26,10 @@ class LogText(str):
 
 
 class Line(NamedTuple):
-    """A line of a merged log, or what there was of it at the end.
-
-    ``time`` is in seconds since the epoch, if known; ``stream`` is ``o`` for stdout and ``e`` for stderr.
-    """
+    """A line of a merged log, or what there was of it at the end. ``time`` is in seconds since the epoch, if known."""
 
     data: bytes
     time: float | None
-    stream: str
 
 
 class StreamReader:
@@ -66,14 +62,13 @@ class StreamReader:
 
 
 class MergedReader:
-    """Reads both streams of a rank as lines in time order, from where it last left off."""
+    """Reads both streams of a rank, or one of them, as lines in time order, from where it last left off."""
 
-    def __init__(self, folder: RunFolder, resumption: int, rank: int) -> None:
-        self._streams = {
-            "o": StreamReader(folder.stdout(resumption, rank)),
-            "e": StreamReader(folder.stderr(resumption, rank)),
-        }
-        self._partial = {"o": b"", "e": b""}
+    def __init__(self, folder: RunFolder, resumption: int, rank: int, stream: str | None = None) -> None:
+        paths = {"o": folder.stdout(resumption, rank), "e": folder.stderr(resumption, rank)}
+        wanted = {"stdout": "o", "stderr": "e", None: "oe"}[stream]
+        self._streams = {letter: StreamReader(paths[letter]) for letter in wanted}
+        self._partial = dict.fromkeys(wanted, b"")
         self._times = StreamReader(folder.log_times(resumption, rank))
         self._unparsed = b""
         self._last: float | None = None
@@ -84,9 +79,10 @@ class MergedReader:
             *complete, self._unparsed = (self._unparsed + notes).split(b"\n")
             for note in complete:
                 at, stream, size = note.decode().split()
-                self._last = float(at)
-                for data in self._streams[stream].read_all(int(size)):
-                    yield from self._split(stream, data)
+                if stream in self._streams:
+                    self._last = float(at)
+                    for data in self._streams[stream].read_all(int(size)):
+                        yield from self._split(stream, data)
 
     def rest(self) -> Iterator[Line]:
         """All that is left once the run has ended: lines nobody timed, and last lines without an end."""
@@ -95,7 +91,7 @@ class MergedReader:
             for data in reader.read_all():
                 yield from self._split(stream, data)
             if self._partial[stream]:
-                yield Line(self._partial[stream], self._last, stream)
+                yield Line(self._partial[stream], self._last)
                 self._partial[stream] = b""
 
     def unfinished(self) -> Iterator[Line]:
@@ -103,7 +99,7 @@ class MergedReader:
         for stream, data in self._partial.items():
             if data:
                 self._partial[stream] = b""
-                yield Line(data, self._last, stream)
+                yield Line(data, self._last)
 
     def has_news(self) -> bool:
         """True if growth was noted that `lines` has not looked at."""
@@ -115,7 +111,7 @@ class MergedReader:
     def _split(self, stream: str, data: bytes) -> Iterator[Line]:
         *complete, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
         for line in complete:
-            yield Line(line + b"\n", self._last, stream)
+            yield Line(line + b"\n", self._last)
 
 
 def ranks(folder: RunFolder, resumption: int) -> list[int]:

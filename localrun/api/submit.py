@@ -72,6 +72,7 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
         if value is not None:
             setattr(config, field, value)
     config.name = name or config.name or run.name
+    config.cwd = overrides.get("cwd") or run.cwd  # where it ran, not where the caller happens to be
     if run.run_type == COMMAND:
         return command(config)
     from localrun import files

@@ -50,7 +50,6 @@ def submit(
             submission.accept(replace_uid)
     except OSError as error:
         raise SystemFailureError(f"run {record['name']} could not be submitted: {error.strerror} ({parent})") from error
-    announce(queue, submission.ticket.name)
     return record
 
 
@@ -69,7 +68,6 @@ def resubmit(queue: Queue, folder: RunFolder, need: Need) -> Record:
     with _Submission(queue, records.read(folder), folder.path, "", need) as submission:
         record = records.update(folder, restart, sync=True)
         submission.enqueue()
-    announce(queue, submission.ticket.name)
     return record
 
 
@@ -119,6 +117,7 @@ class _Submission:
         )
         record["submission"] = self.ticket.submission()
         self._record = records.encode(record)
+        self._unsynced: list[int] = []
 
     def __enter__(self) -> _Submission:
         # Under the queue lock, because the dispatcher takes an unlocked file here for a dead submitter's.
@@ -132,6 +131,8 @@ class _Submission:
 
             shutil.rmtree(self.ticket.building, ignore_errors=True)
             self._queue.drop(self.ticket.name, SUBMITTING)
+        for fd in self._unsynced:
+            os.close(fd)
         self._lock.release()
 
     def assemble(self, contents: Mapping[str, bytes]) -> None:
@@ -141,11 +142,11 @@ class _Submission:
         os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
         for name, data in contents.items():
-            files.create(f"{building.path}/{name}", data, sync=True)
+            self._unsynced.append(files.create(f"{building.path}/{name}", data))
         try:
             os.link(self._queue.path(SUBMITTING, self.ticket.name), building.record)
         except OSError:  # on another file system than the queue, or one without links
-            files.create(building.record, self._record, sync=True)
+            self._unsynced.append(files.create(building.record, self._record))
 
     def accept(self, replace_uid: str | None) -> None:
         """Give the folder its name and the ticket its place: the moment in which the run is accepted."""
@@ -166,24 +167,27 @@ class _Submission:
                     raise RunExistsError(f"{self.ticket.folder} exists already") from None
                 raise
             self._enqueue_locked()
-        self._make_durable()
+        self._announce_and_sync()
 
     def enqueue(self) -> None:
         """Give the ticket its place; from here on the run is the dispatcher's."""
         with self._queue.lock():
             self._enqueue_locked()
-        self._make_durable()
+        self._announce_and_sync()
 
     def _enqueue_locked(self) -> None:
         self._queue.keep_environment(self.ticket.environment, self._context)
         self._queue.move(self.ticket.name, SUBMITTING, WAITING)
 
-    def _make_durable(self) -> None:
-        """Make the run survive a power cut: the ticket, which is its record, and what came before it on the disk.
+    def _announce_and_sync(self) -> None:
+        """Let the run start, and meanwhile make it survive a power cut: it is promised when the submission returns.
 
-        File systems log changes in order, so what is logged with this file includes the renames before it.
+        The ticket, which is the record, comes last: file systems log changes in order, so what is logged with it
+        includes the renames before it.
         """
-        os.fsync(self._lock.fd)
+        announce(self._queue, self.ticket.name)
+        for fd in (*self._unsynced, self._lock.fd):
+            os.fsync(fd)
 
     def _make_way(self, uid: str) -> None:
         """Archive the terminal run that is to be replaced, if it is still that one."""

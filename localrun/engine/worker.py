@@ -29,7 +29,7 @@ def main() -> None:
     try:
         said = _call(folder)
         _flush()
-        files.create(folder.outcome(resumption, rank), said)
+        os.close(files.create(folder.outcome(resumption, rank), said))
     except OSError as error:
         # A full disk: the supervisor is told by the exit code, people by the log.
         sys.stderr.write(f"localrun: the outcome of the call could not be written: {error}\n")

@@ -109,7 +109,14 @@ def _builtin(fn: Any, mode: int) -> Shape:
     if fn.__self__ is None or isinstance(fn.__self__, ModuleType):
         module = fn.__module__ or getattr(fn.__self__, "__name__", "")
         return Shape(f"name:{module}.{fn.__qualname__}".encode())
-    return Shape(b"builtin method:" + fn.__name__.encode(), (fn.__self__,))
+    return Shape(b"builtin method:" + fn.__name__.encode(), (_owner(fn),))
+
+
+def _owner(method: Any) -> Any:
+    """The object of a bound method. ``random.random`` is a function's name, whatever state is behind it."""
+    owner = method.__self__
+    name = None if codeid.is_user_code(type(owner)) else _name_in_module(owner)
+    return owner if name is None else Known(text_part(name))
 
 
 def _enum(member: Any, mode: int) -> Shape:
@@ -151,7 +158,7 @@ _SHAPERS: dict[type, Shaper] = {
     type: _class,
     FunctionType: _function,
     BuiltinFunctionType: _builtin,
-    MethodType: lambda value, mode: Shape(b"method", (value.__func__, value.__self__)),
+    MethodType: lambda value, mode: Shape(b"method", (value.__func__, _owner(value))),
     CodeType: _code,
     CellType: _cell,
     codeid.ImportedModule: _imported,
@@ -193,7 +200,8 @@ def _object(value: Any, mode: int) -> Shape:
     if installed and mode != VALUE:
         for function in codeid.wrapped(value):  # functools.lru_cache, localrun.function: the rest is not code
             return Shape(b"wrapper:" + full_name(cls).encode(), (function,), mode=CODE)
-        if name := _name_in_module(value):
+        # A sentinel, with nothing in it, is itself and a copy of itself after it travelled: it goes by its class.
+        if getattr(value, "__dict__", None) != {} and (name := _name_in_module(value)):
             return Shape(b"name:" + name.encode())
         if cls.__module__ in _RESTLESS:
             raise Unfit(cls, "it changes with time")

@@ -26,7 +26,7 @@ _OF_THE_MODULE = frozenset(
 _OF_THE_CLASS = frozenset(
     {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__slotnames__"}
     | {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__annotationlib__"}
-    | {"_abc_impl", "__dataclass_fields__", "__dataclass_params__", "_value2member_map_", "_unhashable_values_"}
+    | {"_abc_impl", "__slots__", "__dataclass_fields__", "__dataclass_params__", "_value2member_map_", "_unhashable_values_"}
     | {"_unhashable_values_map_", "_hashable_values_"}
 )
 

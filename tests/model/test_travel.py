@@ -54,7 +54,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = [str(REPOSITORY), "/tmp/pl/cp30"]
+        self.path = [str(REPOSITORY)]
 
     def write(self, path: str, source: str) -> None:
         """Make or replace a module."""
