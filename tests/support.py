@@ -317,3 +317,31 @@ def fill(place: Path, leave: int = 0) -> Path:
         if leave:
             file.truncate(max(file.tell() - leave, 0))
     return filler
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def submit(name: str | None, command: str, *, path: str | Path | None = None, **fields: Any) -> Any:
+    """Queue a command; ``fields`` are those of ``RunConfig``, and of ``compute`` and ``scheduling`` by name."""
+    from localrun import RunConfig, create_run
+
+    config = RunConfig(name=name, command=command)
+    for field, value in fields.items():
+        setattr(config, field, value)
+    return create_run(config, path=None if path is None else str(path))
+
+
+def execute(name: str | None, command: str, *, timeout: float = 60, **fields: Any) -> Any:
+    """Queue a command and wait for its end."""
+    return submit(name, command, **fields).wait(timeout)
+
+
+def stdout_bytes(run: Any, resumption: int = 0) -> bytes:
+    """What a run wrote to its standard output, from the file itself."""
+    return Path(run.path, "logs", str(resumption), "rank_0.out").read_bytes()
+
+
+def stderr_bytes(run: Any, resumption: int = 0) -> bytes:
+    """What a run wrote to its standard error, from the file itself."""
+    return Path(run.path, "logs", str(resumption), "rank_0.err").read_bytes()

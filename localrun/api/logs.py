@@ -95,7 +95,7 @@ class MergedReader:
                 self._partial[stream] = b""
 
     def unfinished(self) -> Iterator[Line]:
-        """What there is by now of lines that have no end yet; what comes of them later is given as a line of its own."""
+        """What there is by now of lines that have no end yet; what comes of them later is a line of its own."""
         for stream, data in self._partial.items():
             if data:
                 self._partial[stream] = b""

@@ -25,8 +25,8 @@ class Waiting(NamedTuple):
     """Where a run stands in the queue (``position`` counts from 1) and what keeps it there; as text, a sentence of it.
 
     ``lacking`` names the resources of ``needs`` that are not free; ``held_by`` are the active runs that have them, and
-    ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in seconds since
-    the epoch, until which a retry is delayed. With nothing of these it is about to start.
+    ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in
+    seconds since the epoch, until which a retry is delayed. With nothing of these it is about to start.
     """
 
     position: int

@@ -10,11 +10,12 @@ Exit codes: 2 for a bad command line or configuration, 1 for every other error, 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
 from localrun import __version__
-from localrun.cli.parser import Parser, no_command
+from localrun.cli.parser import Parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would cost --help 5 ms
@@ -64,20 +65,22 @@ def execute(argv: Sequence[str]) -> int:
 
 def _command(argv: Sequence[str]) -> int:
     arguments = parse(argv)
-    if "command" not in arguments:
-        return no_command(arguments.parser)
     _touch()
     code: int | None = arguments.command(arguments)
     return code or 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command line, with ``command`` the function to call and ``words`` what stands behind ``--``."""
+    """The arguments of a command line, with ``command`` the function to call, ``words`` what stands behind ``--``."""
     ours, words = list(argv), None
     if ours[:1] == ["run"] and "--" in ours:
         behind = ours.index("--")
         ours, words = ours[:behind], ours[behind + 1 :]
-    arguments = _parser().parse_args(ours)
+    parser = _parser()
+    if not ours:
+        parser.print_help(sys.stderr)
+        sys.exit(2)
+    arguments = parser.parse_args(ours)
     arguments.words = words
     return arguments
 
@@ -85,7 +88,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(prog="localrun", description="Run Python functions and shell commands as durable, queued Runs.")
     parser.add_argument("--version", action="version", version=f"localrun {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="localrun")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module, does in COMMANDS:
         description = f"{does[0].upper()}{does[1:]}."
         commands.add_parser(name, help=does, description=description, fill=_filler(module, name))
@@ -94,7 +97,6 @@ def _parser() -> Parser:
         "localrun run --follow -- make      queue it, show its output, exit with its code",
         "localrun COMMAND --help            more about a command",
     )
-    parser.set_defaults(parser=parser)
     return parser
 
 
@@ -125,6 +127,7 @@ def _prepare_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(errors="backslashreplace")
 
 

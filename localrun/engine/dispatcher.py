@@ -347,7 +347,7 @@ class Dispatcher:
         try:
             os.closerange(3, lock.fd)
             os.closerange(lock.fd + 1, os.sysconf("SC_OPEN_MAX"))
-            supervise(self._queue, ticket, lock, self._log, self._pid if recover else None)
+            supervise(self._queue, ticket, lock, self._log, self._pid, recover=recover)
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may get back into the dispatcher's loop
             self._log(f"the supervisor of run {ticket.run} failed:\n{_traceback()}")

@@ -192,8 +192,8 @@ class Queue:
         for state in states:
             files.remove(self.path(state, name))
 
-    def succeed(self, ended: Ticket) -> tuple[Ticket, files.ByteLock] | None:
-        """Take a ticket out of the active ones and, in the same step, claim the first waiting one in its place.
+    def leave(self, ended: Ticket, *, claim_next: bool) -> tuple[Ticket, files.ByteLock] | None:
+        """Take an ended run's ticket out of the queue and, if asked to, claim the first waiting one in the same step.
 
         That is given, with its run's lock, if it may start now and needs no more than what has just become free: then
         it is what the dispatcher would start, without waking it. Otherwise None: what comes next is for it to choose.
@@ -201,8 +201,8 @@ class Queue:
         with self.lock():
             was_active = files.remove(self.path(ACTIVE, ended.name))
             self.drop(ended.name, ENDING)
-            names = self.names(WAITING)
-            ticket = self.read(WAITING, names[0]) if was_active and names else None
+            names = self.names(WAITING) if was_active and claim_next else []
+            ticket = self.read(WAITING, names[0]) if names else None
             if ticket is None or not covers(ended.need, ticket.need) or ticket.not_before > time.time():
                 return None
             try:

@@ -342,18 +342,19 @@ def signal_pipe() -> int:
 
 
 def supervise(
-    queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], lost_to: int | None
+    queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], dispatcher: int, *, recover: bool
 ) -> None:
     """Be the supervisor of a claimed run, and then of the one that takes its place in the queue, and so on.
 
-    ``lock`` is the run's, held already. ``lost_to`` is the dispatcher's pid if the run lost an earlier supervisor.
+    ``lock`` is the run's, held already. ``dispatcher`` is who forked this process; once that is gone, this run is the
+    last one, because a dispatcher inherits what the processes of a lost supervisor leave, and the next is no parent.
     """
     signals = signal_pipe()
     processes.become_subreaper()
     clock = LogClock(Watch())
     supervisor = Supervisor(queue, ticket, signals, clock, log)
-    supervisor.run() if lost_to is None else supervisor.recover(lost_to)
-    while (successor := queue.succeed(ticket)) is not None:
+    supervisor.recover(dispatcher) if recover else supervisor.run()
+    while (successor := queue.leave(ticket, claim_next=os.getppid() == dispatcher)) is not None:
         lock.release()
         ticket, lock = successor
         Supervisor(queue, ticket, signals, clock, log).run()

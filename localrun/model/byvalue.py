@@ -20,7 +20,7 @@ import typing
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
@@ -163,6 +163,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             about["__path__"] = list(about["__path__"])
         parent = self.user_module(module.__name__.rpartition(".")[0])
         about[PARENT] = self._shell(parent) if parent else None
+        if module.__name__ == "__main__" and module.__spec__ is not None:
+            about["__spec__"] = ModuleSpec(module.__spec__.name, None)  # ``python -m``: for processes started by spawn
         return self.shared(cloudpickle.dynamic_subimport, module, module.__name__, about)
 
     def shared(self, make: Callable[..., Any], owner: object, *arguments: Any) -> StandIn:

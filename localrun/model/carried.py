@@ -46,7 +46,7 @@ class CarriedModule(types.ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         """A name that nothing in the run was seen to use, so that it did not travel: from the module's file."""
-        if name.startswith("__") or self.__spec__ is None or _WHOLE in vars(self):
+        if name.startswith("__") or self.__name__ == "__main__" or _WHOLE in vars(self):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         try:
             return getattr(_rest(self), name)
@@ -91,7 +91,7 @@ def carry_module(name: str, about: dict[str, Any]) -> CarriedModule:
 
 def _spec(name: str, about: dict[str, Any]) -> ModuleSpec | None:
     if name == "__main__":
-        return None
+        return about.get("__spec__")
     folders = about.get("__path__")
     spec = importlib.util.spec_from_file_location(name, about.get("__file__"), submodule_search_locations=folders)
     return spec or ModuleSpec(name, None, is_package=folders is not None)

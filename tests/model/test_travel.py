@@ -66,10 +66,17 @@ class Project:
         for path in paths:
             self.write(path, "raise ImportError('the file as it is now')")
 
-    def submit(self, source: str, function: str = "f", inputs: str = "", script: str = "script.py") -> None:
+    def submit(
+        self,
+        source: str,
+        function: str = "f",
+        inputs: str = "",
+        script: str = "script.py",
+        arguments: tuple[str, ...] = (),
+    ) -> None:
         """Run a script that defines a function, and pickle it and its inputs at the end."""
         self.write(script, textwrap.dedent(source) + SUBMIT.format(function=function, inputs=inputs))
-        self.python(script)
+        self.python(*(arguments or (script,)))
 
     def execute(self) -> None:
         """Call the function on its inputs and store what it returns or raises."""
@@ -524,22 +531,43 @@ def test_a_different_programs_class_of_the_same_name_is_not_used(project: Projec
     assert project.read("class Config: pass\n# READ\nprint(type(result) is Config, result.kind)") == "False a\n"
 
 
-def test_in_the_run_plain_pickle_and_multiprocessing_find_the_code(project: Project) -> None:
-    project.write(
-        "helpers.py",
-        "class Thing:\n    def __eq__(self, other): return type(other) is type(self)\ndef double(x): return 2 * x",
-    )
+HELPERS = """
+    class Thing:
+        def __eq__(self, other): return type(other) is type(self)
+    def double(x): return 2 * x
+"""
+
+
+def test_in_the_run_plain_pickle_finds_the_code(project: Project) -> None:
+    project.write("helpers.py", HELPERS)
     source = """
-        import pickle, multiprocessing
+        import pickle
         from helpers import Thing, double
         class Mine(Thing): pass
+        def f(): return pickle.loads(pickle.dumps([Thing(), Mine(), double])) == [Thing(), Mine(), double]
+    """
+    assert project.run(source) is True
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("script", ["script.py", "pkg/script.py"])
+def test_in_the_run_multiprocessing_finds_the_code(project: Project, start: str, script: str) -> None:
+    project.write("pkg/__init__.py", "")
+    project.write("pkg/helpers.py", HELPERS)
+    project.submit(
+        f"""
+        import multiprocessing
+        from {".helpers" if script.startswith("pkg") else "pkg.helpers"} import double
         def triple(x): return 3 * x
         def f():
-            assert pickle.loads(pickle.dumps([Thing(), Mine(), double])) == [Thing(), Mine(), double]
-            with multiprocessing.get_context("fork").Pool(1) as pool:
+            with multiprocessing.get_context("{start}").Pool(1) as pool:
                 return pool.map(double, [1]) + pool.map(triple, [1])
-    """
-    assert project.run(source) == [2, 3]
+        """,
+        script=script,
+        arguments=("-m", "pkg.script") if script.startswith("pkg") else ("script.py",),
+    )
+    project.execute()
+    assert project.result() == [2, 3]
 
 
 def test_a_module_that_came_in_part_gives_the_rest_from_its_file(project: Project) -> None:

@@ -1,0 +1,74 @@
+"""``localrun get runs``: the runs there are, newest first."""
+
+from __future__ import annotations
+
+import fnmatch
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from localrun.api.runs import get_runs
+from localrun.cli.arguments import ALL, named_runs, statuses, whole_number
+from localrun.cli.output import age, duration, elapsed, print_json, print_table, say, summary, work
+
+if TYPE_CHECKING:
+    from localrun.api.run import Run
+    from localrun.cli.parser import Parser
+
+_TITLES = ("NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND")
+
+
+def add_get(parser: Parser) -> None:
+    """The second words of ``localrun get``."""
+    kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
+    kinds.add_parser("runs", aliases=["run"], help="runs", description="List runs, newest first.", fill=_add_runs)
+    parser.examples("localrun get runs", "localrun get runs 'lr-*' --status FAILED")
+
+
+def _add_runs(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a run's name, a glob such as 'lr-*', or a run folder")
+    parser.add_argument(
+        "--status", type=statuses, action="extend", metavar="STATUS", help="only these; may be repeated, or a,b"
+    )
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--limit", type=whole_number, default=100, metavar="N", help="at most so many (100)")
+    many.add_argument("--all", dest="limit", action="store_const", const=ALL, help="all there are")
+    parser.add_argument("--deleted", action="store_true", help="deleted and replaced ones too")
+    parser.add_argument("-o", "--output", choices=("table", "json", "name"), default="table", help="how to print them")
+    parser.examples(
+        "localrun get runs",
+        "localrun get runs 'lr-*' --status FAILED,STOPPED",
+        "localrun get runs --all -o json",
+        "localrun stop runs $(localrun get runs --status QUEUED -o name)",
+    )
+    parser.set_defaults(command=runs)
+
+
+def runs(args: Namespace) -> None:
+    """Print the runs that are asked for."""
+    found = _chosen(args)
+    if args.output == "json":
+        print_json([summary(run) for run in found[: args.limit]])
+    elif args.output == "name":
+        print("".join(f"{run.name}\n" for run in found[: args.limit]), end="")
+    elif found:
+        print_table(_TITLES, [_row(run) for run in found[: args.limit]])
+    else:
+        say("no runs")
+    if len(found) > args.limit:
+        say(f"{len(found) - args.limit} more: --all shows them")
+
+
+def _chosen(args: Namespace) -> list[Run]:
+    """All the runs that match, newest first."""
+    names = args.names or None
+    if args.deleted:  # a deleted run has no name of its own any more: it is found by looking at all
+        found = get_runs(include_deleted=True, limit=ALL)
+        found = [run for run in found if names is None or any(fnmatch.fnmatchcase(run.name, name) for name in names)]
+    else:
+        found = get_runs(names and named_runs(names), limit=ALL)
+    return [run for run in found if args.status is None or run.status in args.status]
+
+
+def _row(run: Run) -> tuple[object, ...]:
+    status = f"{run.status} (deleted)" if run.is_deleted else run.status
+    return run.name, status, run.reason, age(run.created_at), duration(elapsed(run)), run.exit_code, work(run)
