@@ -6,20 +6,19 @@ Values are read when asked for, never at import, so that a test or a notebook ca
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from localrun.errors import RunConfigError
 
 
-def home() -> Path:
+def home() -> str:
     """The folder of the queue, the dispatcher's log and, by default, the runs: ``LOCALRUN_HOME`` or ``~/.localrun``."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("LOCALRUN_HOME") or "~/.localrun")))
+    return os.path.abspath(os.path.expanduser(os.environ.get("LOCALRUN_HOME") or "~/.localrun"))
 
 
-def runs_dir() -> Path:
+def runs_dir() -> str:
     """The folder of run folders: ``LOCALRUN_RUNS_DIR`` or ``<home>/runs``."""
     chosen = os.environ.get("LOCALRUN_RUNS_DIR")
-    return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else home() / "runs"
+    return os.path.abspath(os.path.expanduser(chosen)) if chosen else f"{home()}/runs"
 
 
 def idle_seconds() -> float:

@@ -35,10 +35,10 @@ def follow(run: Run) -> int:
 
 def detach(run: Run) -> int:
     """Say, after Ctrl-C, that the run goes on; the exit code for that."""
-    say(
-        f"\nlocalrun: run {run.name} goes on; "
-        f"follow it with 'localrun logs -f {run.name}', stop it with 'localrun stop run {run.name}'"
-    )
+    if sys.stderr.isatty():
+        say("")  # the terminal shows ^C
+    how = f"follow it with 'localrun logs -f {run.name}', stop it with 'localrun stop run {run.name}'"
+    say(f"localrun: run {run.name} goes on: {how}")
     return INTERRUPTED
 
 

@@ -123,6 +123,7 @@ class Dispatcher:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         processes.become_subreaper()
         gc.collect()
+        processes.trim_memory()
         gc.freeze()  # forked supervisors share this memory; a collection would copy it
 
     def loop(self) -> None:

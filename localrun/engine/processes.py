@@ -43,6 +43,13 @@ def boot_id() -> str:
     return files.read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
+def trim_memory() -> None:
+    """Give memory that is free inside this process back to the system, where the C library knows how."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is no such process or it is a zombie."""
     process = look(pid)

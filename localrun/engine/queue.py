@@ -16,7 +16,6 @@ a ticket needs it: a run folder is copied and shared, this folder is not.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -100,6 +99,8 @@ def encode_context(context: dict[str, Any]) -> bytes:
 
 def context_key(context: bytes) -> str:
     """The name under which it is kept: the same for the same content."""
+    import hashlib  # not in the dispatcher: it brings OpenSSL along, 3 MB in every supervisor
+
     return hashlib.blake2b(context, digest_size=16).hexdigest()
 
 

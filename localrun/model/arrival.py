@@ -10,6 +10,7 @@ not the files as they are by then. Modules that the process had loaded before st
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Callable
 from os.path import basename
@@ -20,6 +21,8 @@ from cloudpickle import cloudpickle
 from localrun.model.carried import PARENT, add_names, carry_module, carry_source
 
 T = TypeVar("T")
+
+_unhooking = threading.Lock()
 
 
 class Arrival:
@@ -46,28 +49,32 @@ class Arrival:
         return self._replaced.get(getattr(function, "__name__", ""), function)
 
     def _make_class(self, kind: Any, name: str, bases: Any, kwargs: Any, tracker: str, extra: Any) -> type:
-        return self._resident(tracker, extra) or self._settle(_empty_class(kind, name, bases, kwargs, tracker), extra)
+        return self._settle(tracker, extra, lambda: _empty_class(kind, name, bases, kwargs, tracker))
 
-    def _make_enum(self, bases: Any, *arguments: Any) -> type:
-        *arguments_, tracker, extra = arguments
-        make = cloudpickle._make_skeleton_enum
-        return self._resident(tracker, extra) or self._settle(make(bases, *arguments_, tracker, None), extra)
+    def _make_enum(self, *arguments: Any) -> type:
+        *_, tracker, extra = arguments
+        return self._settle(tracker, extra, lambda: cloudpickle._make_skeleton_enum(*arguments[:-1], None))
 
-    def _resident(self, tracker: str, extra: dict[str, Any] | None) -> type | None:
-        """The class that is to be used instead: the one of that name here, or the very class that was pickled."""
-        found = None
-        if extra:
-            home = extra["home"] if self._as_submitted else _same_module(extra["home"])
-            found = find_class(home, extra["qualname"])
-        found = found or cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
-        if found is not None:
-            self._residents.add(found)
-        return found
-
-    def _settle(self, made: type, extra: dict[str, Any] | None) -> type:
+    def _settle(self, tracker: str, extra: dict[str, Any] | None, make: Callable[[], type]) -> type:
+        """The class that stands for the pickled one: a resident, or a new one, to be filled."""
+        resident = self._resident(tracker, extra)
+        if resident is not None:
+            self._residents.add(resident)
+            return resident
+        made = make()
         if extra and self._as_submitted:
             self._homes[made] = extra["home"]
         return made
+
+    def _resident(self, tracker: str, extra: dict[str, Any] | None) -> type | None:
+        """The class that is to be used instead: the one of that name here, or the very class that was pickled."""
+        if extra:
+            home = extra["home"] if self._as_submitted else _same_module(extra["home"])
+            found = find_class(home, extra["qualname"])
+            if found is not None:
+                return found
+        same: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+        return same
 
     def _fill_class(self, cls: type, state: tuple[dict[str, Any], dict[str, Any]]) -> type:
         if cls in self._residents:
@@ -105,22 +112,28 @@ def _empty_class(kind: type, name: str, bases: Any, kwargs: dict[str, Any], trac
     keyword arguments are unknown.
     """
     resolved = types.resolve_bases(bases)
+    maker = next(cls for cls in kind.__mro__ if not _has_travelled(cls))
+    namespace = kwargs if resolved is bases else kwargs | {"__orig_bases__": bases}
+
+    def make() -> Any:
+        if maker is kind:
+            return cloudpickle._make_skeleton_class(kind, name, bases, kwargs, tracker, None)
+        return cloudpickle._lookup_class_or_track(tracker, maker.__new__(kind, name, resolved, namespace))
+
     ancestors = (cls for base in resolved for cls in base.__mro__)
     owner = next((cls for cls in ancestors if "__init_subclass__" in vars(cls)), object)
-    maker = next(cls for cls in kind.__mro__ if not _has_travelled(cls))
-    hook = vars(owner)["__init_subclass__"]
-    if _has_travelled(owner):
-        owner.__init_subclass__ = classmethod(lambda cls, **kwargs: None)  # type: ignore[method-assign]
-    try:
-        if maker is kind:
-            made: type = cloudpickle._make_skeleton_class(kind, name, bases, kwargs, tracker, None)
-        else:
-            namespace = kwargs if resolved is bases else kwargs | {"__orig_bases__": bases}
-            made = cloudpickle._lookup_class_or_track(tracker, maker.__new__(kind, name, resolved, namespace))
-    finally:
-        if _has_travelled(owner):
-            owner.__init_subclass__ = hook  # type: ignore[method-assign]
+    made: type = _without_hook(owner, make) if _has_travelled(owner) else make()
     return made
+
+
+def _without_hook(owner: type, make: Callable[[], T]) -> T:
+    with _unhooking:
+        hook = vars(owner)["__init_subclass__"]
+        owner.__init_subclass__ = classmethod(lambda cls, **kwargs: None)  # type: ignore[assignment]
+        try:
+            return make()
+        finally:
+            owner.__init_subclass__ = hook  # type: ignore[method-assign]
 
 
 def _has_travelled(cls: type) -> bool:

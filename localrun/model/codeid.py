@@ -22,12 +22,12 @@ _OF_THE_MODULE = frozenset(
     | {"__spec__", "__loader__", "__cached__", "__builtins__", "__annotations__"}
 )
 # What the interpreter, abc, copyreg, dataclasses and enum keep in a class: texts, positions, caches, and annotations,
-# which matter only through what was made from them.
+# which matter only through what was made from them. Slots are seen as descriptors.
 _OF_THE_CLASS = frozenset(
-    {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__slotnames__"}
-    | {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__annotationlib__"}
-    | {"_abc_impl", "__slots__", "__dataclass_fields__", "__dataclass_params__", "_value2member_map_", "_unhashable_values_"}
-    | {"_unhashable_values_map_", "_hashable_values_"}
+    {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
+    | {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+    | {"__slots__", "__slotnames__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"}
+    | {"_value2member_map_", "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_"}
 )
 
 

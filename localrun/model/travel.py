@@ -50,23 +50,20 @@ def pickle_into(start: Callable[[], W], value: object, root: object = None) -> W
 
     ``root`` is the value if it is a function that will be called. PayloadError if the value can't be pickled.
     """
-    file = start()
-    try:
-        _Traveller(file, root).dump(value)
-        return file
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # noqa: BLE001 - whatever pickling raises; perhaps for something that only comes along
+    failure: Exception | None = None
+    for traveller in (_Traveller, _LenientTraveller):
         file = start()
-    try:
-        _LenientTraveller(file, root).dump(value)
-        return file
-    except (OSError, MemoryError, PayloadError):
-        raise
-    except Exception as error:
-        what = getattr(root, "__qualname__", None) or f"a value of type {type(value).__qualname__}"
-        advice = "make it inside the function" if root is not None else "use plain data, or what it is made from"
-        raise PayloadError(f"{what} can't be pickled: {_one_line(error)} ({advice})") from error
+        try:
+            traveller(file, root).dump(value)
+            return file
+        except (OSError, MemoryError, PayloadError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the pickling of a value raises
+            failure = error
+    assert failure is not None
+    what = getattr(root, "__qualname__", None) or f"a value of type {type(value).__qualname__}"
+    advice = "make it inside the function" if root is not None else "use plain data, or what it is made from"
+    raise PayloadError(f"{what} can't be pickled: {_one_line(failure)} ({advice})") from failure
 
 
 class _Traveller(ByValuePickler):

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class Project:
         (self.folder / path).write_text(textwrap.dedent(source))
 
     def spoil(self, *paths: str) -> None:
-        """Replace modules by others that can't be imported, and remove what Python cached of them."""
+        """Replace modules by others that can't be imported."""
         for path in paths:
             self.write(path, "raise ImportError('the file as it is now')")
 
@@ -114,16 +113,14 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
+def project(tmp_path: Path) -> Project:
     folder = tmp_path / "a project's folder"
     folder.mkdir()
-    yield Project(folder)
+    return Project(folder)
 
 
 def test_a_function_of_the_script_travels_with_all_that_it_uses(project: Project) -> None:
-    assert (
-        project.run(
-            """
+    source = """
         import json, math as m
         FACTOR = 3
         def helper(x): return x * FACTOR
@@ -131,11 +128,8 @@ def test_a_function_of_the_script_travels_with_all_that_it_uses(project: Project
             def __init__(self, n): self.n = n
             def __call__(self, x): return helper(x) + self.n
         def f(x, y=2): return json.dumps([Adder(y)(x), m.floor(1.5)])
-        """,
-            inputs="5",
-        )
-        == "[17, 1]"
-    )
+    """
+    assert project.run(source, inputs="5") == "[17, 1]"
 
 
 @pytest.mark.parametrize(
@@ -419,6 +413,7 @@ TYPES = """
             Meta.count = getattr(Meta, "count", 0) + 1
             return cls
         def __len__(cls): return cls.made
+        def __bool__(cls): return False
     class MadeByMeta(metaclass=Meta): given = 1
     class AbstractMeta(abc.ABCMeta):
         def __init__(cls, name, bases, names): assert names["given"]

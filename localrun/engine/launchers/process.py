@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from localrun.engine import processes
 from localrun.model.folder import RunFolder
 
-WORKER = str(Path(__file__).parent.parent / "worker.py")
+WORKER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker.py")
 # How the submitter's import path reaches the worker, which takes it out of its environment at once.
 SYS_PATH = "LOCALRUN_SYS_PATH"
 
