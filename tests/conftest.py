@@ -15,6 +15,11 @@ from support import REPOSITORY, Home
 # Far above what any test takes: a hang becomes a failure with a traceback.
 LIMIT_S = 240
 
+
+class Hang(BaseException):
+    """Nothing catches it but pytest."""
+
+
 _warnings: list[str] = []
 _failed = pytest.StashKey[bool]()
 
@@ -46,7 +51,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _limit() -> Iterator[None]:
     def give_up(*_: object) -> None:
-        raise TimeoutError(f"the test takes longer than {LIMIT_S} s")
+        raise Hang(f"the test takes longer than {LIMIT_S} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(LIMIT_S)

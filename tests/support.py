@@ -209,6 +209,15 @@ class Home:
         ranks = self.record(name)["ranks"]
         return int(ranks[0]["pid"]) if ranks else None
 
+    def freeze(self, name: str) -> int:
+        """Stop the supervisor of a run that is RUNNING while it holds no lock but the run's; its pid, to be continued."""
+        wait_until(lambda: self.status(name) == "RUNNING")
+        wait_until(lambda: not is_locked(self.runs / name / ".lock", 0))
+        supervisor = self.supervisor(name)
+        assert supervisor is not None
+        kill(supervisor, signal.SIGSTOP)
+        return supervisor
+
     def tickets(self, *states: str) -> list[str]:
         """The names of the files in these folders of the queue, or in all of them."""
         found = []

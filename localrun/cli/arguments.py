@@ -55,7 +55,7 @@ def _meant(text: str) -> str:
 
     runs_dir = settings.runs_dir()
     try:
-        names = [name for name in os.listdir(runs_dir) if os.path.exists(runs_dir / name / "config.json")]
+        names = [name for name in os.listdir(runs_dir) if os.path.exists(f"{runs_dir}/{name}/config.json")]
     except OSError:
         names = []
     close = difflib.get_close_matches(text, names, 3)

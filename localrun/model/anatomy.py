@@ -143,6 +143,14 @@ def _array(array: Any, mode: int) -> Shape:
     return Shape(b"array:" + arrays.digest(array), (dtype, array.shape))
 
 
+def _tensor(tensor: Any, mode: int) -> Shape:
+    content = arrays.of_tensor(tensor)
+    if content is None:
+        return _object(tensor, mode)
+    about = (str(tensor.dtype), tuple(tensor.shape), tensor.device.type, tensor.requires_grad)
+    return Shape(b"tensor:" + full_name(type(tensor)).encode(), (*about, content, vars(tensor)))
+
+
 def _dtype(dtype: Any, mode: int) -> Shape:
     name = arrays.dtype_name(dtype)
     return _object(dtype, mode) if name is None else Shape(b"dtype:" + name.encode())
@@ -181,6 +189,7 @@ def _find(cls: type) -> Shaper:
         (_loaded("numpy", "ndarray"), _array),
         (_loaded("numpy", "generic"), lambda value, mode: Shape(b"numpy scalar", (arrays.of_scalar(value),))),
         (_loaded("numpy", "dtype"), _dtype),
+        (_loaded("torch", "Tensor"), _tensor),
     ]
     return next((shaper for base, shaper in bases if issubclass(cls, base)), _object)
 

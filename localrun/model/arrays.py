@@ -1,6 +1,6 @@
-"""The content of NumPy arrays as digests: every byte that means something, none that doesn't.
+"""The content of NumPy arrays and torch tensors: every byte that means something, none that doesn't.
 
-NumPy is never imported here: whoever has an array has it loaded.
+Neither library is imported here: whoever has an array has it loaded.
 """
 
 from __future__ import annotations
@@ -55,3 +55,16 @@ def _bytes_of(array: Any) -> Any:
         # 80-bit floats: the rest of each is padding, with whatever the memory held before.
         raw = np.ascontiguousarray(raw.reshape(-1, np.dtype(np.longdouble).itemsize)[:, :10])
     return raw
+
+
+def of_tensor(tensor: Any) -> Any:
+    """The bytes of a torch tensor as an array, wherever and however it lies; None if it isn't a plain block of numbers.
+
+    Taken apart as for pickling, a tensor would differ every time: its storage goes by its address.
+    """
+    torch = sys.modules["torch"]
+    plain = tensor.layout is torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
+    if not plain or "numpy" not in sys.modules:
+        return None
+    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return values.reshape(-1).view(torch.uint8).numpy()

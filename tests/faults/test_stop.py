@@ -185,13 +185,10 @@ class TestMoment:
         assert ends <= {"COMPLETED", "STOPPED"}
 
     def test_a_stop_after_the_exit_and_before_the_record_leaves_completed(self, home: Home) -> None:
-        run = submit("run", "echo up; read < go; exit 0", cwd=str(home.place))
         os.mkfifo(home.place / "go")
-        wait_until(lambda: home.status("run") == "RUNNING")
-        supervisor, rank = home.supervisor("run"), home.rank("run")
-        assert supervisor is not None
+        run = submit("run", "echo up; read < go; exit 0", cwd=str(home.place))
+        supervisor, rank = home.freeze("run"), home.rank("run")
         assert rank is not None
-        kill(supervisor, signal.SIGSTOP)
         (home.place / "go").write_text("go\n")
         wait_until(lambda: not is_alive(rank))
         assert localrun.stop_run("run", timeout=0).status is RunStatus.RUNNING
@@ -232,13 +229,10 @@ class TestMoment:
         assert run.resumption_count == 0
 
     def test_a_stop_as_a_run_fails_starts_no_other_attempt(self, home: Home) -> None:
-        run = submit("run", "echo up; read < go; exit 1", cwd=str(home.place), max_retries=5)
         os.mkfifo(home.place / "go")
-        wait_until(lambda: home.status("run") == "RUNNING")
-        supervisor, rank = home.supervisor("run"), home.rank("run")
-        assert supervisor is not None
+        run = submit("run", "echo up; read < go; exit 1", cwd=str(home.place), max_retries=5)
+        supervisor, rank = home.freeze("run"), home.rank("run")
         assert rank is not None
-        kill(supervisor, signal.SIGSTOP)
         (home.place / "go").write_text("go\n")
         wait_until(lambda: not is_alive(rank))
         run.stop(timeout=0)

@@ -11,6 +11,7 @@ import decimal
 import enum
 import fractions
 import functools
+import importlib.util
 import operator
 import os
 import pathlib
@@ -345,6 +346,36 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (np.random.default_rng(0), np.random.default_rng(1)),
     (np.exp, np.log),
 ]
+
+
+if importlib.util.find_spec("torch") is not None:  # not among the libraries that tests install
+    import torch
+
+    T = torch.arange(12.0).reshape(3, 4)
+    EQUAL += [
+        (T, T.clone()),
+        (T.T, T.T.contiguous()),
+        (T[:, ::2], T[:, ::2].clone()),
+        (torch.nn.Parameter(T), torch.nn.Parameter(T.clone())),
+        (T.to(torch.bfloat16), T.to(torch.bfloat16)),
+        (torch.view_as_complex(T.reshape(6, 2)).conj(), torch.view_as_complex(T.reshape(6, 2)).conj().resolve_conj()),
+        (torch.tensor(1.0), torch.tensor(1.0)),
+        (torch.zeros(0, 3), torch.zeros(0, 3)),
+        (T.to_sparse(), T.clone().to_sparse()),
+        ({"w": T, "b": [T]}, {"b": [T.clone()], "w": T.clone()}),
+    ]
+    DIFFERENT += [
+        (T, T + 1e-6),
+        (T, T.T),
+        (T, T.reshape(4, 3)),
+        (T, T.double()),
+        (T, T.numpy()),
+        (T, torch.nn.Parameter(T)),
+        (T, T.clone().requires_grad_()),
+        (T, T.to_sparse()),
+        (torch.zeros(0, 3), torch.zeros(3, 0)),
+        (torch.float32, torch.float64),
+    ]
 
 
 def identified(pairs: list[tuple[Any, Any]]) -> list[Any]:

@@ -1,0 +1,130 @@
+"""``localrun get runs``: what is listed, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import commandline
+import pytest
+from commandline import Terminal, block, ok, refused
+from support import Home
+
+LONG = "a-very-long-name-" * 7 + "x"
+
+
+def names(*args: str) -> list[str]:
+    """The names that ``get runs`` lists."""
+    return ok("get", "runs", *args, "-o", "name").text.split()
+
+
+@pytest.fixture
+def three(home: Home) -> Home:
+    """Three runs that have ended: lr-1 completed, lr-2 failed, other completed."""
+    for name, command in (("lr-1", "true"), ("lr-2", "exit 3"), ("other", "true")):
+        commandline.run("run", "--follow", "--name", name, "--", command)
+    return home
+
+
+def test_there_may_be_none(home: Home) -> None:
+    ended = ok("get", "runs")
+    assert (ended.text, ended.said) == ("", "no runs\n")
+    assert ok("get", "runs", "-o", "json").text == "[]\n"
+    assert ok("get", "runs", "-o", "name").text == ""
+    assert not home.path.exists()
+
+
+def test_the_newest_is_first(three: Home) -> None:
+    assert names() == ["other", "lr-2", "lr-1"]
+    assert names("--limit", "1") == ["other"]
+    assert names("--limit", "0") == []
+    assert names("--all") == ["other", "lr-2", "lr-1"]
+    assert ok("get", "runs", "--limit", "2").said == "1 more: --all shows them\n"
+
+
+def test_by_name_glob_folder_and_status(three: Home) -> None:
+    assert names("lr-*") == ["lr-2", "lr-1"]
+    assert names("lr-1", "other", "lr-1") == ["other", "lr-1"]
+    assert ok("get", "run", str(three.runs / "lr-1"), "-o", "name").text == "lr-1\n"
+    assert names("--status", "failed") == ["lr-2"]
+    assert names("--status", "Failed,COMPLETED", "lr-*") == ["lr-2", "lr-1"]
+    assert names("--status", "failed", "--status", "completed") == ["other", "lr-2", "lr-1"]
+    assert names("nothing*") == []
+
+
+def test_a_table_in_a_pipe_is_whole_at_any_width(home: Home) -> None:
+    ok("run", "--follow", "--name", LONG, "--", "echo '[bold]x[/bold]' \t\x1b[31m | cat\ntrue")
+    lines = ok("get", "runs", COLUMNS="20").text.splitlines()
+    assert lines[0].split() == ["NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND"]
+    assert lines[1].split()[:3] == [LONG, "COMPLETED", "Completed"]
+    assert lines[1].endswith(r"echo '[bold]x[/bold]' \t\x1b[31m | cat\ntrue")
+    assert len(lines) == 2
+
+
+def test_json_is_valid_at_any_width(three: Home) -> None:
+    listed = json.loads(ok("get", "runs", "-o", "json", COLUMNS="20").out)
+    assert [run["name"] for run in listed] == ["other", "lr-2", "lr-1"]
+    failed = listed[1]
+    assert (failed["status"], failed["reason"], failed["exit_code"], failed["cmds"]) == (
+        "FAILED", "Error", 3, ["exit 3"],
+    )  # fmt: skip
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", failed["created_at"])
+    assert failed["created_at"] == three.record("lr-2")["created_at"]
+
+
+@pytest.mark.parametrize("columns", [200, 60, 20])
+def test_a_table_on_a_terminal_fits_it_and_keeps_the_name(home: Home, columns: int) -> None:
+    ok("run", "--follow", "--name", "some-name", "--", f"echo {'x' * 300}")
+    with Terminal("get", "runs", columns=columns) as terminal:
+        assert terminal.end() == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen)
+    assert plain != terminal.seen  # colours
+    assert all(len(line) <= columns for line in plain.splitlines())
+    name = "".join(line.split(" ")[0] for line in plain.splitlines()[1:]) if columns == 20 else plain
+    assert "some-name" in name
+
+
+def test_waiting_and_running_ones_are_listed(home: Home, tmp_path: Path) -> None:
+    go = block(tmp_path)
+    ok("run", "--name", "it", "--cpus", commandline.CPUS, "--", "true")
+    rows = [line.split()[:2] for line in ok("get", "runs").text.splitlines()[1:]]
+    assert rows == [["it", "QUEUED"], ["blocker", "RUNNING"]]
+    go.touch()
+    ok("wait", "it", "blocker")
+
+
+def test_deleted_ones_are_found_when_asked_for(three: Home) -> None:
+    ok("delete", "run", "lr-1")
+    assert names() == ["other", "lr-2"]
+    assert names("--deleted") == ["other", "lr-2", "lr-1"]
+    assert names("--deleted", "lr-1") == ["lr-1"]
+    assert "COMPLETED (deleted)" in ok("get", "runs", "--deleted", "lr-1").text
+    assert json.loads(ok("get", "runs", "--deleted", "lr-1", "-o", "json").out)[0]["deleted"] is True
+
+
+def test_an_unreadable_record_is_listed_with_the_reason(three: Home) -> None:
+    record = three.runs / "lr-2" / "config.json"
+    record.write_text("{broken")
+    assert names("--status", "unknown") == ["lr-2"]
+    assert "Unreadable" in ok("get", "runs").text
+    assert "not readable" in ok("describe", "run", "lr-2").text
+    assert json.loads(ok("describe", "run", "lr-2", "-o", "json").out)["status"] == "UNKNOWN"
+    assert record.read_text() == "{broken"
+
+
+def test_an_unknown_name_may_have_been_another(three: Home) -> None:
+    assert refused("get", "run", "lr1", code=1).endswith("did you mean 'lr-2' or 'lr-1'?")
+    assert "did you mean" not in refused("get", "run", "quite-different", code=1)
+
+
+def test_bad_input_is_refused(home: Home, tmp_path: Path) -> None:
+    assert "none of" in refused("get", "runs", "--status", "asleep")
+    assert "whole number" in refused("get", "runs", "--limit", "-1")
+    assert "invalid choice" in refused("get", "runs", "-o", "xml")
+    assert "invalid choice" in refused("get", "clouds")
+    assert "KIND" in refused("get")
+    assert "no config.json" in refused("get", "run", f"{tmp_path}/")
+    assert "no run at" in refused("get", "run", f"{tmp_path}/nowhere", code=1)
+    assert "name" in refused("get", "run", "a b")
+    assert not home.path.exists()
