@@ -24,6 +24,10 @@ _warnings: list[str] = []
 _failed = pytest.StashKey[bool]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="go through the long loops in full")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("warnings") or "error" not in config.getini("filterwarnings"):
         raise pytest.UsageError("these tests run with filterwarnings = error")
@@ -58,6 +62,12 @@ def _limit() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """True if the long loops are to be gone through in full."""
+    return bool(request.config.getoption("--thorough"))
 
 
 @pytest.fixture

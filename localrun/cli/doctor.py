@@ -170,13 +170,10 @@ def _dispatcher() -> Finding:
 
 def _runs() -> Finding:
     """No run may be active with nobody behind it; one that is gets the time in which the dispatcher puts it right."""
-    lost: list[str] = []
-
-    def none_lost() -> bool:
-        lost[:] = _lost_runs()
-        return not lost
-
-    if _soon(none_lost):
+    queue = Queue(settings.home())
+    _soon(lambda: queue.is_quiet() or not _lost_runs())
+    lost = _lost_runs()
+    if not lost:
         return Finding(OK, "no run is active with nobody behind it")
     advice = "look at what is left of them, and delete their folders"
     return Finding(WARN, f"active with nobody behind them: {', '.join(lost)}", advice)

@@ -11,7 +11,9 @@ from localrun.cli.arguments import named_runs, number, status
 from localrun.cli.endings import exit_code, tell_how_it_ended
 
 if TYPE_CHECKING:
+    from localrun.api.run import Run
     from localrun.cli.parser import Parser
+    from localrun.model.status import RunStatus
 
 
 def add_wait(parser: Parser) -> None:
@@ -32,11 +34,18 @@ def wait(args: Namespace) -> int:
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     codes = []
     for run in named_runs(args.runs):
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
-        if args.status is not None:
-            wait_for_run_status(run, args.status, left)
-            continue
-        run.wait(left)
-        tell_how_it_ended(run)
-        codes.append(exit_code(run))
+        try:
+            _wait_for(run, args.status, None if deadline is None else max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            raise TimeoutError(f"run {run.name} is {run.refresh().status} after {args.timeout:g} s") from None
+        if args.status is None:
+            tell_how_it_ended(run)
+            codes.append(exit_code(run))
     return next((code for code in codes if code), 0)
+
+
+def _wait_for(run: Run, status: RunStatus | None, timeout: float | None) -> None:
+    if status is None:
+        run.wait(timeout)
+    else:
+        wait_for_run_status(run, status, timeout)

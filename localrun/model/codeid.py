@@ -193,12 +193,10 @@ def imported_module(name: str) -> ImportedModule | None:
 
 
 def _of_the_user(names: Iterable[str]) -> list[str]:
-    return sorted({name for name in names if name.partition(".")[0] not in sys.stdlib_module_names and _may_be(name)})
-
-
-def _may_be(name: str) -> bool:
-    top = name.partition(".")[0]
-    return top not in sys.modules or is_user_module(top)
+    found = set(names)
+    tops = {name.partition(".")[0] for name in found} - sys.stdlib_module_names
+    own = {top for top in tops if is_user_module(top)}
+    return sorted(name for name in found if name.partition(".")[0] in own)
 
 
 def class_attributes(cls: type) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class _Node:
     __slots__ = ("mode", "parts", "shape", "value")
 
     def __init__(self, value: Any, mode: int, shape: Shape) -> None:
-        self.value = value  # kept alive: its id stands for it
+        self.value = value
         self.mode = mode
         self.shape = shape
         self.parts: list[Part] = []
@@ -95,7 +95,7 @@ class _Digester:
 
     def __init__(self) -> None:
         self._parts: tuple[dict[int, Part], ...] = ({}, {}, {})  # by mode and id
-        self._alive: list[Any] = []
+        self._alive: list[Any] = []  # every value in there: another must not get its id
         self._open: list[_Node] = []  # from the value down to the one at work
 
     def part(self, value: Any, mode: int) -> Part:

@@ -114,7 +114,8 @@ def test_an_unreadable_record_is_listed_with_the_reason(three: Home) -> None:
 
 
 def test_an_unknown_name_may_have_been_another(three: Home) -> None:
-    assert refused("get", "run", "lr1", code=1).endswith("did you mean 'lr-2' or 'lr-1'?")
+    assert refused("get", "run", "lr1", code=1).endswith("did you mean 'lr-1'?")
+    assert refused("get", "run", "lr-3", code=1).endswith("did you mean 'lr-2' or 'lr-1'?")
     assert "did you mean" not in refused("get", "run", "quite-different", code=1)
 
 
@@ -126,5 +127,5 @@ def test_bad_input_is_refused(home: Home, tmp_path: Path) -> None:
     assert "KIND" in refused("get")
     assert "no config.json" in refused("get", "run", f"{tmp_path}/")
     assert "no run at" in refused("get", "run", f"{tmp_path}/nowhere", code=1)
-    assert "name" in refused("get", "run", "a b")
+    assert "'a b' has ' '" in refused("get", "run", "a b")
     assert not home.path.exists()
