@@ -154,7 +154,7 @@ def _as_bytes(data: Any) -> bytes:
         return data.encode()
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    from localrun.model import payload
+    from localrun.model.pickles import payload
 
     return payload.dumps(data)
 

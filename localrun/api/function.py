@@ -87,7 +87,7 @@ class Function(Generic[P, R]):
         return getattr(self.fn, "__qualname__", type(self.fn).__name__)
 
     def _fingerprints(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, str]:
-        from localrun.model.fingerprint import code_fingerprint, inputs_fingerprint
+        from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint
 
         return {"code": code_fingerprint(self.fn), "inputs": inputs_fingerprint(self.fn, args, kwargs)}
 
@@ -95,8 +95,8 @@ class Function(Generic[P, R]):
         self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], fingerprints: dict[str, str]
     ) -> Run:
         from localrun.api import submit
-        from localrun.model.payload import dumps_inputs
-        from localrun.model.travel import dumps_function
+        from localrun.model.pickles.payload import dumps_inputs
+        from localrun.model.pickles.travel import dumps_function
 
         fields = {"fn_name": self._name, "fingerprints": fingerprints}
         contents = {

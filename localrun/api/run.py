@@ -240,7 +240,7 @@ class Run:
         return self._own_exception() or RunFailedError(self._failure())
 
     def _own_exception(self) -> BaseException | None:
-        from localrun.model import payload
+        from localrun.model.pickles import payload
 
         if self._record.get("error") is None or not os.path.exists(self._folder.exception):
             return None
@@ -262,14 +262,14 @@ class Run:
         return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
 
     def _load_result(self) -> Any:
-        from localrun.model import payload
+        from localrun.model.pickles import payload
 
         stored = self._record["result"]
         return payload.load(self._folder.result, payload.Stored(stored["size"], stored["sha256"]))
 
     def inputs(self) -> dict[str, Any]:
         """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
-        from localrun.model import payload
+        from localrun.model.pickles import payload
 
         if self._record["fn_name"] is None:
             return {"args": [], "kwargs": {}}

@@ -1,0 +1,1 @@
+"""How runs are executed: queue, scheduling, dispatcher, supervisor, worker."""

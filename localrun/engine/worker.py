@@ -16,8 +16,8 @@ import threading  # noqa: E402
 from typing import Any  # noqa: E402
 
 from localrun import files  # noqa: E402
-from localrun.model import payload  # noqa: E402
 from localrun.model.folder import RunFolder  # noqa: E402
+from localrun.model.pickles import payload  # noqa: E402
 
 _FLUSH_S = 0.1
 

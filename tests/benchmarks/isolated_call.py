@@ -1,4 +1,4 @@
-"""What a call in a fresh process costs over the floor: a folder, a pickle, an interpreter, load, call, store, read back.
+"""What an isolated call costs over the floor: a folder, a pickle, an interpreter, load, call, store, read back.
 
     python tests/benchmarks/isolated_call.py [ROUNDS]
 """

@@ -69,7 +69,7 @@ def main() -> None:
         woken = switches(dispatcher) - before
         print(f"memory (PSS), {rounds} rounds")
         print(f"  plain interpreter + cloudpickle {floor:8.2f} MiB")
-        print(f"  supervisor + worker             {run:8.2f} MiB   {run / floor:.2f} × plain   (aim: at most 1.5)")
+        print(f"  supervisor + worker             {run:8.2f} MiB   {run / floor:.2f} x plain   (aim: at most 1.5)")
         print(f"  idle dispatcher                 {pss(dispatcher):8.2f} MiB   (aim: at most 15)")
         print(f"  wake-ups of the idle dispatcher in 10 s: {woken}")
 

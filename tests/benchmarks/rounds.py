@@ -31,7 +31,7 @@ def report(title: str, medians: dict[str, float], floor: str, limit: float | Non
     for name, seconds in medians.items():
         ratio = seconds / medians[floor]
         note = "" if name == floor or limit is None else f"   (aim: at most {limit:g})"
-        print(f"  {name:<28} {seconds * 1000:10.3f} ms   {ratio:6.2f} × {floor}{note}")
+        print(f"  {name:<28} {seconds * 1000:10.3f} ms   {ratio:6.2f} x {floor}{note}")
 
 
 @contextlib.contextmanager

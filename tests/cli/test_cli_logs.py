@@ -56,7 +56,8 @@ def test_a_failed_runs_output_is_shown_by_itself(home: Home) -> None:
 
 
 def test_attempts_are_chosen(home: Home) -> None:
-    ok("run", "--follow", "--name", "it", "--max-retries", 1, "--", "echo $RESUMPTION_INDEX; test $RESUMPTION_INDEX = 1")
+    command = "echo $RESUMPTION_INDEX; test $RESUMPTION_INDEX = 1"
+    ok("run", "--follow", "--name", "it", "--max-retries", 1, "--", command)
     assert ok("logs", "it").text == "1\n"
     assert ok("logs", "it", "--prev").text == ok("logs", "it", "--resumption", 0).text == "0\n"
     assert "0 to 1, not 2" in refused("logs", "it", "--resumption", 2)

@@ -1,0 +1,1 @@
+"""How a run's ranks are started, found and signalled, one launcher for each kind of run."""

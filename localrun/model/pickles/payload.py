@@ -25,7 +25,7 @@ VERIFIED_AT_LOAD = 16 << 20
 _HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
 # Modules whose classes and functions go by reference without asking whose they are, and without cloudpickle.
 _PLAIN = frozenset({"_codecs", "builtins", "collections", "copyreg", "datetime", "numpy", "pathlib"})
-_OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.carried"})
+_OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.pickles.carried"})
 
 
 class Stored(NamedTuple):
@@ -136,7 +136,7 @@ class _Unpickler(pickle.Unpickler):
         if module not in _OURS:
             return found
         if self._arrival is None:
-            from localrun.model.arrival import Arrival
+            from localrun.model.pickles.arrival import Arrival
 
             self._arrival = Arrival(self._as_submitted)
         return self._arrival.replace(found)
@@ -162,7 +162,7 @@ def _pickle_into(start: Callable[[], W], value: object) -> W:
     except (OSError, MemoryError):
         raise
     except Exception:  # noqa: BLE001 - not plain data, or not picklable at all
-        from localrun.model.travel import pickle_into
+        from localrun.model.pickles.travel import pickle_into
 
         return pickle_into(start, value)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from localrun.model import bytecode
-from localrun.model.codeid import is_user_module
-from localrun.model.fingerprint import code_fingerprint
+from localrun.model.identity import bytecode
+from localrun.model.identity.codeid import is_user_module
+from localrun.model.identity.fingerprint import code_fingerprint
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PRINT = "from localrun.model.fingerprint import code_fingerprint; print(code_fingerprint({}))"
+REPOSITORY = Path(__file__).resolve().parents[3]
+PRINT = "from localrun.model.identity.fingerprint import code_fingerprint; print(code_fingerprint({}))"
 
 PROJECT = {
     "train.py": '''
@@ -301,9 +301,9 @@ def test_script_is_the_same_code_as_its_module(project: Project, original: str) 
 
 def test_code_is_the_same_after_it_travelled(project: Project, original: str) -> None:
     pickled = project.folder / "function.pkl"
-    script = f"import train; from localrun.model import travel; open({str(pickled)!r}, 'wb').write("
+    script = f"import train; from localrun.model.pickles import travel; open({str(pickled)!r}, 'wb').write("
     project.printed(script + "travel.dumps_function(train.train))")
-    arrive = f"from localrun.model import payload; f = payload.loads(open({str(pickled)!r}, 'rb').read()); "
+    arrive = f"from localrun.model.pickles import payload; f = payload.loads(open({str(pickled)!r}, 'rb').read()); "
     assert project.printed(arrive + PRINT.format("f")) == original
 
 
@@ -465,7 +465,8 @@ def use():
 
 def test_what_changes_by_being_used_is_no_code(tmp_path: Path) -> None:
     project = Project(tmp_path).write({"m.py": UNSTEADY})
-    script = "import m; from localrun.model.fingerprint import code_fingerprint as c; before = c(m.f); m.use(); "
+    script = "import m; from localrun.model.identity.fingerprint import code_fingerprint as c; "
+    script += "before = c(m.f); m.use(); "
     first = project.printed(script + "assert c(m.f) == before; print(before)")
     assert project.printed(script + "assert c(m.f) == before; print(before)") == first
 
@@ -589,7 +590,7 @@ def test_import_statements_are_read_whole() -> None:
         ("_pytest.python", False),
         ("cloudpickle", False),
         ("localrun", False),
-        ("localrun.model.fingerprint", False),
+        ("localrun.model.identity.fingerprint", False),
         ("localrun.not_loaded", False),
         ("nobody_knows_this", True),
     ],
@@ -614,7 +615,7 @@ def asked(project: Project, names: list[str], python: str = sys.executable, befo
     script = f"""
         import importlib, sys
         {before}
-        from localrun.model.codeid import is_user_module
+        from localrun.model.identity.codeid import is_user_module
         for name in {names!r}:
             unloaded = is_user_module(name)
             module = importlib.import_module(name)

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from localrun.errors import PayloadError, ResultUnavailableError
-from localrun.model import payload
-from localrun.model.payload import Stored
+from localrun.model.pickles import payload
+from localrun.model.pickles.payload import Stored
 
 LARGE = 17 << 20
 PLAIN = {"a": [1, 2.5, None, True], "b": ("x", b"y", {3}), "c": np.arange(3), "d": datetime.date(2030, 1, 2)}
@@ -186,7 +186,7 @@ def test_a_value_that_fails_to_load_is_told_from_a_broken_file(path: Path) -> No
 
 def test_a_full_disk_is_an_oserror_and_leaves_nothing(path: Path) -> None:
     script = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom localrun.model import payload\n"
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom localrun.model.pickles import payload\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20,) * 2)\n"
         "try: payload.store(b'x' * (9 << 20), Path(sys.argv[1]))\nexcept OSError as error: print(error.errno)\n"
     )
@@ -213,7 +213,7 @@ def test_a_reader_never_sees_a_part(path: Path) -> None:
 
 def test_a_killed_writer_leaves_the_file_that_was_there(path: Path, stored: Stored) -> None:
     script = (
-        "import os, signal, sys\nfrom localrun.model import payload\n"
+        "import os, signal, sys\nfrom localrun.model.pickles import payload\n"
         "class Kill:\n    def __reduce__(self): os.kill(os.getpid(), signal.SIGKILL)\n"
         "payload.store([b'x' * (3 << 20), Kill()], sys.argv[1])\n"
     )
@@ -279,10 +279,10 @@ def test_without_threads_it_is_stored_all_the_same(path: Path, monkeypatch: pyte
 
 def test_storing_plain_data_imports_little(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom localrun.model import payload\n"
-        "heavy = {'cloudpickle', 'hashlib', 'threading', 'localrun.model.travel', 'pathlib'}\n"
+        "import sys\nfrom localrun.model.pickles import payload\n"
+        "heavy = {'cloudpickle', 'hashlib', 'threading', 'localrun.model.pickles.travel', 'pathlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "stored = payload.store({'loss': [0.5]}, sys.argv[1])\npayload.load(sys.argv[1], stored)\n"
-        "assert not {'cloudpickle', 'localrun.model.travel'} & set(sys.modules)\n"
+        "assert not {'cloudpickle', 'localrun.model.pickles.travel'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path / "x"], check=True, timeout=60)

@@ -14,9 +14,9 @@ from opcode import opmap
 from pathlib import Path
 from types import CodeType
 
-from localrun.model.bytecode import LocalImport, canonical
-from localrun.model.carried import Source
-from localrun.model.codeid import is_user_module
+from localrun.model.identity.bytecode import LocalImport, canonical
+from localrun.model.identity.codeid import is_user_module
+from localrun.model.pickles.carried import Source
 
 _IMPORT_NAME = opmap["IMPORT_NAME"]
 
@@ -53,6 +53,8 @@ def find_source(name: str) -> Source | None:
     """The source of a module of the user's that is not loaded; None for one that is installed or isn't found."""
     spec, folders = None, None
     for each in _with_parents(name):
+        if spec is not None and folders is None:
+            return None  # the parent is a module, not a package
         spec = _find_spec(each, folders)
         if spec is None:
             return None

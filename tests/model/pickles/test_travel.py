@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from localrun.errors import PayloadError
-from localrun.model import payload, travel
+from localrun.model.pickles import payload, travel
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 SUBMIT = """
 if __name__ == "__main__":
     from pathlib import Path
-    from localrun.model import payload, travel
+    from localrun.model.pickles import payload, travel
     Path("function.pkl").write_bytes(travel.dumps_function({function}))
     Path("inputs.pkl").write_bytes(payload.dumps([{inputs}]))
 """
@@ -28,7 +28,7 @@ EXECUTE = """
 import asyncio, sys, types
 sys.path.insert(0, {project!r})
 from pathlib import Path
-from localrun.model import payload
+from localrun.model.pickles import payload
 here = Path({project!r})
 function = payload.loads((here / "function.pkl").read_bytes())
 inputs = payload.loads((here / "inputs.pkl").read_bytes())
@@ -43,7 +43,7 @@ payload.store(value, here / "result.pkl")
 
 READ = """
 from pathlib import Path
-from localrun.model import payload
+from localrun.model.pickles import payload
 result = payload.load(Path({project!r}) / "result.pkl", None)
 """
 
@@ -325,7 +325,8 @@ def test_what_cannot_travel_is_left_behind_by_a_module_and_says_so_when_touched(
 )
 def test_what_the_function_itself_uses_must_travel(project: Project, source: str, expected: str) -> None:
     source = (
-        f"import socket, sys\n{source}\nfrom localrun.model import travel\nfrom localrun.errors import PayloadError\n"
+        f"import socket, sys\n{source}\n"
+        "from localrun.model.pickles import travel\nfrom localrun.errors import PayloadError\n"
     )
     source += "try: travel.dumps_function(f)\nexcept PayloadError as error: print(error)\nsys.exit()\n"
     project.write("script.py", source)
@@ -503,7 +504,7 @@ def test_the_submitting_process_gets_instances_of_its_own_classes(project: Proje
             raise error
         def main():
             from pathlib import Path
-            from localrun.model import payload, travel
+            from localrun.model.pickles import payload, travel
             Path("function.pkl").write_bytes(travel.dumps_function(f))
             Path("inputs.pkl").write_bytes(payload.dumps([5]))
             MyError.count = 100
@@ -586,7 +587,7 @@ def test_a_function_submits_another_from_inside_a_run(project: Project) -> None:
     project.write("helpers.py", "def value(): return 'as submitted'")
     source = """
         import helpers
-        from localrun.model import payload, travel
+        from localrun.model.pickles import payload, travel
         class Mine: pass
         def inner(mine): return helpers.value(), type(mine).__name__
         def f(): return travel.dumps_function(inner), payload.dumps([Mine()])
@@ -607,7 +608,7 @@ def test_results_of_one_run_are_inputs_of_another(project: Project) -> None:
         from kinds import Thing
         import importlib
         from pathlib import Path
-        from localrun.model import payload
+        from localrun.model.pickles import payload
         def f(given, path):
             return type(given) is Thing, type(payload.load(Path(path), None)) is Thing
     """
@@ -638,7 +639,7 @@ def test_an_interactive_session_travels(project: Project) -> None:
     script = """
         import code, sys
         from pathlib import Path
-        from localrun.model import payload, travel
+        from localrun.model.pickles import payload, travel
         main = sys.modules["__main__"]
         del main.__file__
         shell = code.InteractiveInterpreter(vars(main))

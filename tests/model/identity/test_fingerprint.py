@@ -32,9 +32,9 @@ import numpy as np
 import pytest
 
 from localrun.errors import PayloadError
-from localrun.model.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
+from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class Point(NamedTuple):
@@ -629,7 +629,7 @@ def test_purposes_do_not_mix() -> None:
 VALUES = """
 import collections, dataclasses, datetime, decimal, enum, functools, pathlib, sys, uuid
 import numpy as np
-from localrun.model.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
+from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
 
 @dataclasses.dataclass
 class Config:

@@ -25,9 +25,9 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from localrun.model.arrival import find_class
-from localrun.model.carried import PARENT
-from localrun.model.codeid import is_user_module
+from localrun.model.identity.codeid import is_user_module
+from localrun.model.pickles.arrival import find_class
+from localrun.model.pickles.carried import PARENT
 
 Reduced = tuple[Any, ...]
 

@@ -15,9 +15,9 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from localrun.model import arrays, codeid
-from localrun.model.bytecode import canonical
-from localrun.model.shapes import CODE, PART, VALUE, Known, Shape, Unfit, full_name, text_part
+from localrun.model.identity import arrays, codeid
+from localrun.model.identity.bytecode import canonical
+from localrun.model.identity.shapes import CODE, PART, VALUE, Known, Shape, Unfit, full_name, text_part
 
 _NEW_OBJECT = vars(copyreg)["__newobj__"]
 # What holds these changes with time, and says nothing of the code that holds it.

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from cloudpickle import cloudpickle
 
-from localrun.model.carried import PARENT, add_names, carry_module, carry_source
+from localrun.model.pickles.carried import PARENT, add_names, carry_module, carry_source
 
 T = TypeVar("T")
 

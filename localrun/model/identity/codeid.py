@@ -14,7 +14,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from localrun.model.bytecode import canonical
+from localrun.model.identity.bytecode import canonical
 
 # What the import system and the interpreter put into a module: it says where the code lies, not what it does.
 _OF_THE_MODULE = frozenset(
@@ -164,14 +164,14 @@ def imports_of(fn: FunctionType) -> list[str]:
     """The full names that the import statements inside a function may load, installed ones left out."""
     if not _reach(fn.__code__).imports:
         return []
-    from localrun.model.imports import imported_names
+    from localrun.model.pickles.imports import imported_names
 
     return _of_the_user(imported_names(fn.__code__, fn.__globals__.get("__package__")))
 
 
 @cache  # without bound: modules that import each other must meet the same object again
 def _compiled(name: str, package: bool, path: str, text: str) -> ImportedModule:
-    from localrun.model.imports import imported_names
+    from localrun.model.pickles.imports import imported_names
 
     code = compile(text, path, "exec", dont_inherit=True)
     names = imported_names(code, name if package else name.rpartition(".")[0])
@@ -183,7 +183,7 @@ def imported_module(name: str) -> ImportedModule | None:
 
     Whether it was imported by now must not matter: the same call may be asked for before and after.
     """
-    from localrun.model.imports import find_source
+    from localrun.model.pickles.imports import find_source
 
     source = find_source(name)
     try:
