@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY, Home
+from support import REPOSITORY, Home, end_children
 
 # Far above what any test takes: a hang becomes a failure with a traceback.
 LIMIT_S = 240
@@ -86,4 +86,5 @@ def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         if not request.node.stash.get(_failed, False):
             home.check()
     finally:
+        end_children()
         home.end()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+CPUS = len(os.sched_getaffinity(0))
 TERMINAL = {"COMPLETED", "STOPPED", "FAILED"}
 ACTIVE = {"STARTING", "RUNNING", "TERMINATING"}
 
@@ -65,7 +66,24 @@ def start_python(code: str, *args: object, script: Path | None = None, **popen: 
         script.write_text(code)
         argv = [sys.executable, str(script)]
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | popen
-    return subprocess.Popen([*argv, *map(str, args)], **options)
+    child = subprocess.Popen([*argv, *map(str, args)], **options)
+    _children.append(child)
+    return child
+
+
+_children: list[subprocess.Popen[str]] = []
+
+
+def end_children() -> None:
+    """Kill the children that a test that failed has left."""
+    while _children:
+        child = _children.pop()
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def run_python(code: str, *args: object, timeout: float = 60, ok: bool = True, **options: Any) -> Any:
@@ -210,7 +228,7 @@ class Home:
         return int(ranks[0]["pid"]) if ranks else None
 
     def freeze(self, name: str) -> int:
-        """Stop the supervisor of a run that is RUNNING while it holds no lock but the run's; its pid, to be continued."""
+        """Stop the supervisor of a RUNNING run while it holds no lock but the run's; its pid, to be continued."""
         wait_until(lambda: self.status(name) == "RUNNING")
         wait_until(lambda: not is_locked(self.runs / name / ".lock", 0))
         supervisor = self.supervisor(name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from localrun.api import logs
@@ -78,7 +77,7 @@ def follow(
     live: bool = False,
     looked: Looked | None = None,
 ) -> Iterator[logs.Line]:
-    """The merged lines of a rank as they come, until that resumption has ended.
+    """The merged output of a rank as it comes, in blocks of whole lines, until that resumption has ended.
 
     ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone. ``tail`` is how many lines are given of what is
     there already (None: all). With ``live``, what there is of a line that has no end yet is given as soon as nothing
@@ -92,7 +91,8 @@ def follow(
         paths = (run._folder.log_times(resumption, chosen), run._folder.resumption_logs(resumption))
         reader = reader or logs.MergedReader(run._folder, resumption, chosen, stream)
         over = _is_over(record, resumption)
-        yield from _last(_available(reader, over=over, live=live), tail)
+        there = _available(reader, over=over, live=live)
+        yield from there if tail is None else logs.last_lines(there, tail)
         if over:
             run._record = record
             return
@@ -106,13 +106,9 @@ def follow(
 
 def _available(reader: logs.MergedReader, *, over: bool, live: bool) -> Iterator[logs.Line]:
     """What there is to give now."""
-    yield from reader.rest() if over else reader.lines()
+    yield from reader.blocks(over=over)
     if live:
         yield from reader.unfinished()
-
-
-def _last(lines: Iterable[logs.Line], count: int | None) -> Iterable[logs.Line]:
-    return lines if count is None else deque(lines, count)
 
 
 def _wait_for(

@@ -7,7 +7,8 @@ line by line; what the notes don't cover (nobody was there to take them) comes l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from localrun.errors import RunConfigError
@@ -26,7 +27,7 @@ class LogText(str):
 
 
 class Line(NamedTuple):
-    """A line of a merged log, or what there was of it at the end. ``time`` is in seconds since the epoch, if known."""
+    """A line of a merged log, or several (see `blocks`), or what there is of one. ``time``: seconds since the epoch."""
 
     data: bytes
     time: float | None
@@ -62,56 +63,97 @@ class StreamReader:
 
 
 class MergedReader:
-    """Reads both streams of a rank, or one of them, as lines in time order, from where it last left off."""
+    """Reads both streams of a rank, or one of them, in time order and by whole lines, from where it last left off."""
 
     def __init__(self, folder: RunFolder, resumption: int, rank: int, stream: str | None = None) -> None:
         paths = {"o": folder.stdout(resumption, rank), "e": folder.stderr(resumption, rank)}
         wanted = {"stdout": "o", "stderr": "e", None: "oe"}[stream]
         self._streams = {letter: StreamReader(paths[letter]) for letter in wanted}
-        self._partial = dict.fromkeys(wanted, b"")
+        self._partial: dict[str, list[bytes]] = {letter: [] for letter in wanted}
         self._times = StreamReader(folder.log_times(resumption, rank))
         self._unparsed = b""
         self._last: float | None = None
 
     def lines(self) -> Iterator[Line]:
         """The lines that are complete and whose time is known by now."""
-        while notes := self._times.read():
-            *complete, self._unparsed = (self._unparsed + notes).split(b"\n")
-            for note in complete:
-                at, stream, size = note.decode().split()
-                if stream in self._streams:
-                    self._last = float(at)
-                    for data in self._streams[stream].read_all(int(size)):
-                        yield from self._split(stream, data)
+        return split(self.blocks())
 
     def rest(self) -> Iterator[Line]:
         """All that is left once the run has ended: lines nobody timed, and last lines without an end."""
-        yield from self.lines()
-        for stream, reader in self._streams.items():
-            for data in reader.read_all():
-                yield from self._split(stream, data)
-            if self._partial[stream]:
-                yield Line(self._partial[stream], self._last)
-                self._partial[stream] = b""
+        return split(self.blocks(over=True))
+
+    def blocks(self, *, over: bool = False) -> Iterator[Line]:
+        """What `lines` gives, or with ``over`` what `rest` does, in pieces of as many lines as were read at once."""
+        while notes := self._times.read():
+            *complete, self._unparsed = (self._unparsed + notes).split(b"\n")
+            for at, stream, size in filter(None, map(_parsed, complete)):
+                if stream in self._streams:
+                    self._last = at
+                    yield from self._read(stream, size)
+        if not over:
+            return
+        for stream in self._streams:
+            yield from self._read(stream, None)
+            yield from self._unfinished(stream)
 
     def unfinished(self) -> Iterator[Line]:
         """What there is by now of lines that have no end yet; what comes of them later is a line of its own."""
-        for stream, data in self._partial.items():
-            if data:
-                self._partial[stream] = b""
-                yield Line(data, self._last)
+        for stream in self._partial:
+            yield from self._unfinished(stream)
 
     def has_news(self) -> bool:
-        """True if growth was noted that `lines` has not looked at."""
+        """True if growth was noted that nobody has read."""
         try:
             return os.stat(self._times.path).st_size > self._times.position
         except FileNotFoundError:
             return False
 
-    def _split(self, stream: str, data: bytes) -> Iterator[Line]:
-        *complete, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
+    def _read(self, stream: str, up_to: int | None) -> Iterator[Line]:
+        """What a stream has up to there, by whole lines."""
+        for data in self._streams[stream].read_all(up_to):
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield Line(b"".join([*self._partial[stream], data[:end]]), self._last)
+                self._partial[stream].clear()
+            if end < len(data):
+                self._partial[stream].append(data[end:])
+
+    def _unfinished(self, stream: str) -> Iterator[Line]:
+        if self._partial[stream]:
+            yield Line(b"".join(self._partial[stream]), self._last)
+            self._partial[stream].clear()
+
+
+def _parsed(note: bytes) -> tuple[float, str, int] | None:
+    """A note's time, stream and size; None if a full disk has cut it short: what it dates goes with the next one."""
+    try:
+        at, stream, size = note.decode().split()
+        return float(at), stream, int(size)
+    except ValueError:
+        return None
+
+
+def split(blocks: Iterable[Line]) -> Iterator[Line]:
+    """These blocks line by line."""
+    for data, time in blocks:
+        *complete, unfinished = data.split(b"\n")
         for line in complete:
-            yield Line(line + b"\n", self._last)
+            yield Line(line + b"\n", time)
+        if unfinished:
+            yield Line(unfinished, time)
+
+
+def last_lines(blocks: Iterable[Line], count: int) -> Iterable[Line]:
+    """The last so many lines of these blocks, without splitting all of them."""
+    kept: deque[tuple[int, Line]] = deque()
+    there = 0
+    for block in blocks:
+        lines = block.data.count(b"\n") + (not block.data.endswith(b"\n"))
+        kept.append((lines, block))
+        there += lines
+        while kept and there - kept[0][0] >= count:
+            there -= kept.popleft()[0]
+    return deque(split(block for _, block in kept), count)
 
 
 def ranks(folder: RunFolder, resumption: int) -> list[int]:
@@ -140,7 +182,7 @@ def choose_rank(folder: RunFolder, resumption: int, rank: int | None) -> int:
 
 def text(folder: RunFolder, resumption: int, rank: int) -> bytes:
     """The merged log of a rank as it is now."""
-    return b"".join(line.data for line in MergedReader(folder, resumption, rank).rest())
+    return b"".join(block.data for block in MergedReader(folder, resumption, rank).blocks(over=True))
 
 
 def stream(path: str) -> bytes:

@@ -7,6 +7,7 @@ or a `Run` will do. A ``runs`` argument that is an empty list is a no-op.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -184,10 +185,12 @@ def get_run_logs(
     """
     found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
     folder = RunFolder(found.path)
-    if stream is not None:
-        data = logs.stream(_stream_path(folder, stream, index, chosen))
-    elif timestamps:
-        data = b"".join(stamped(line) for line in logs.MergedReader(folder, index, chosen).rest())
+    if stream not in (None, "stdout", "stderr"):
+        raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
+    if timestamps:
+        data = b"".join(stamped(line) for line in logs.MergedReader(folder, index, chosen, stream).rest())
+    elif stream is not None:
+        data = logs.stream(folder.stdout(index, chosen) if stream == "stdout" else folder.stderr(index, chosen))
     else:
         data = logs.text(folder, index, chosen)
     text = data.decode(errors="replace")
@@ -223,7 +226,7 @@ def _followed(
     if tail is not None:
         there = logs.text(RunFolder(run.path), resumption, rank or 0).decode(errors="replace")
         skip = max(len(there) - tail, 0)
-    for line in following.follow(run, resumption, rank, timeout):
+    for line in logs.split(following.follow(run, resumption, rank, timeout)):
         text = line.data.decode(errors="replace")
         if skip >= len(text):
             skip -= len(text)
@@ -234,10 +237,12 @@ def _followed(
 
 def stamped(line: logs.Line) -> bytes:
     """A line behind its time, ISO 8601 UTC with milliseconds; ``-`` where nobody was there to note it."""
-    if line.time is None:
-        return b"- " + line.data
-    whole = records.iso(line.time)
-    return f"{whole[:23]}+00:00 ".encode() + line.data
+    return _stamp(line.time) + line.data
+
+
+@functools.lru_cache(maxsize=16)
+def _stamp(time: float | None) -> bytes:
+    return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
 
 
 def _log_of(
@@ -259,12 +264,6 @@ def _log_of(
         raise RunConfigError(f"resumption: run {found.name} has 0 to {found.resumption_count}, not {index}")
     wanted = found.failed_rank if failed and not named else next(iter(named), None)
     return found, index, logs.choose_rank(RunFolder(found.path), index, wanted)
-
-
-def _stream_path(folder: RunFolder, stream: str, resumption: int, rank: int) -> str:
-    if stream not in ("stdout", "stderr"):
-        raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
-    return folder.stdout(resumption, rank) if stream == "stdout" else folder.stderr(resumption, rank)
 
 
 def _known_status(status: str | RunStatus) -> RunStatus:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _QUICK_S = 0.5  # a stop that takes no longer needs no progress shown
 _AFTER_GRACE_S = 60.0
 _LISTED = 10
+_USUAL_STATUS = {"stop": "QUEUED", "start": "FAILED", "delete": "COMPLETED"}  # in the help's examples
 
 
 def add_stop(parser: Parser) -> None:
@@ -49,12 +50,14 @@ def _add_kinds(parser: Parser, verb: str, command: Callable[[Namespace], int | N
         parser.add_argument("--all", action="store_true", help="every run of which it makes sense")
         parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
         parser.examples(
-            f"localrun {verb} run lr-01", f"localrun {verb} runs 'lr-*' -y", f"localrun {verb} runs --status FAILED"
+            f"localrun {verb} run lr-01",
+            f"localrun {verb} runs 'lr-*' -y",
+            f"localrun {verb} runs --status {_USUAL_STATUS[verb]}",
         )
         parser.set_defaults(command=command)
 
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
-    kinds.add_parser("run", aliases=["runs"], help="runs", description=description, fill=fill)
+    kinds.add_parser("run", aliases=["runs"], help="one run, or many", description=description, fill=fill)
     parser.examples(f"localrun {verb} run lr-01", f"localrun {verb} runs 'lr-*' -y")
 
 

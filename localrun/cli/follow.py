@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from localrun.api import following
 from localrun.api.utilization import why_waiting
 from localrun.cli.endings import exit_code, tell_how_it_ended
-from localrun.cli.output import say
+from localrun.cli.output import byte_stream, say
 from localrun.cli.terminal import StatusLine
 from localrun.model.status import RunStatus
 
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 def follow(run: Run) -> int:
     """Pass a run's output on as it comes, stdout to stdout and stderr to stderr; the run's exit code."""
     line = QueueLine()
-    out, err = line.before(sys.stdout.buffer), line.before(sys.stderr.buffer)
+    out, err = line.before(byte_stream(sys.stdout)), line.before(byte_stream(sys.stderr))
     try:
         following.show_bytes(run, out, err, looked=line)
     except KeyboardInterrupt:

@@ -20,7 +20,9 @@ _TITLES = ("NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND")
 def add_get(parser: Parser) -> None:
     """The second words of ``localrun get``."""
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
-    kinds.add_parser("runs", aliases=["run"], help="runs", description="List runs, newest first.", fill=_add_runs)
+    kinds.add_parser(
+        "runs", aliases=["run"], help="one run, or many", description="List runs, newest first.", fill=_add_runs
+    )
     parser.examples("localrun get runs", "localrun get runs 'lr-*' --status FAILED")
 
 

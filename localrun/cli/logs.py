@@ -5,14 +5,13 @@ from __future__ import annotations
 import heapq
 import sys
 from argparse import ArgumentTypeError, Namespace
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from localrun.api import following, logs
 from localrun.api.runs import stamped
 from localrun.cli.arguments import one_run, whole_number
-from localrun.cli.output import one_line, say
+from localrun.cli.output import byte_stream, one_line, say
 from localrun.errors import RunConfigError
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
@@ -60,8 +59,10 @@ def show(args: Namespace) -> int | None:
     if args.follow:
         return _follow(run, resumption, args)
     folder = RunFolder(run.path)
-    lines = _rank_lines(folder, resumption, _chosen_ranks(run, resumption, args), args)
-    _write(lines if args.tail is None else deque(lines, args.tail))
+    out = byte_stream(sys.stdout)
+    for data in _output(folder, resumption, _chosen_ranks(run, resumption, args), args):
+        out.write(data)
+    out.flush()
     if not logs.ranks(folder, resumption):
         say(f"run {run.name} is {run.status} and has written nothing{_why(run)}")
     return None
@@ -92,17 +93,23 @@ def _chosen_ranks(run: Run, resumption: int, args: Namespace) -> list[int]:
     return [logs.choose_rank(folder, resumption, failed if args.rank is None else args.rank)]
 
 
-def _rank_lines(folder: RunFolder, resumption: int, ranks: list[int], args: Namespace) -> Iterator[bytes]:
-    """The lines of these processes, as they are printed, in order of time."""
+def _output(folder: RunFolder, resumption: int, ranks: list[int], args: Namespace) -> Iterator[bytes]:
+    """The output of these processes as it is printed, in order of time."""
 
     def of(rank: int) -> Iterator[tuple[float, bytes]]:
+        blocks = logs.MergedReader(folder, resumption, rank, args.stream).blocks(over=True)
+        wanted = blocks if args.tail is None else logs.last_lines(blocks, args.tail)
         latest = 0.0
-        for line in logs.MergedReader(folder, resumption, rank, args.stream).rest():
+        for line in logs.split(wanted) if _stands_something_before(args) else wanted:
             latest = line.time or latest
             yield latest, _printed(line, rank, args)
 
-    one_or_merged = of(ranks[0]) if len(ranks) == 1 else heapq.merge(*map(of, ranks), key=lambda pair: pair[0])
-    return (data for _, data in one_or_merged)
+    return (data for _, data in heapq.merge(*map(of, ranks), key=lambda timed: timed[0]))
+
+
+def _stands_something_before(args: Namespace) -> bool:
+    """True if output is printed line by line, with something before each."""
+    return bool(args.timestamps or args.rank == ALL_RANKS)
 
 
 def _printed(line: logs.Line, rank: int, args: Namespace) -> bytes:
@@ -110,12 +117,6 @@ def _printed(line: logs.Line, rank: int, args: Namespace) -> bytes:
     if args.rank != ALL_RANKS:
         return data
     return b"[rank %d] %s" % (rank, data if data.endswith(b"\n") else data + b"\n")
-
-
-def _write(lines: Iterable[bytes]) -> None:
-    for data in lines:
-        sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 # -- following --------------------------------------------------------------------------------------------------------
@@ -143,11 +144,13 @@ def _follow(run: Run, resumption: int, args: Namespace) -> int:
 
 def _follow_attempt(run: Run, resumption: int, args: Namespace, line: QueueLine) -> None:
     rank = _chosen_ranks(run, resumption, args)[0] if args.rank != ALL_RANKS else _only_rank(run, resumption)
-    live = not args.timestamps and args.rank != ALL_RANKS
-    out = line.before(sys.stdout.buffer)
-    lines = following.follow(run, resumption, rank, stream=args.stream, tail=args.tail, live=live, looked=line)
-    for each in lines:
-        out.write(_printed(each, rank or 0, args))
+    by_line = _stands_something_before(args)
+    out = line.before(byte_stream(sys.stdout))
+    for block in following.follow(
+        run, resumption, rank, stream=args.stream, tail=args.tail, live=not by_line, looked=line
+    ):
+        for part in logs.split([block]) if by_line else [block]:
+            out.write(_printed(part, rank, args))
         out.flush()
 
 

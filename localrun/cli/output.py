@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from localrun.model.status import RunStatus
 
@@ -69,6 +69,12 @@ def print_facts(facts: Iterable[tuple[str, object]], indent: str = "") -> None:
     width = max((len(title) for title, _ in known), default=0)
     for title, fact in known:
         print(f"{indent}{title.ljust(width)}  {fact}")
+
+
+def byte_stream(stream: TextIO) -> BinaryIO:
+    """The bytes below a text stream, buffered whatever Python was told of that (``-u``), and written whole."""
+    stream.flush()
+    return open(stream.fileno(), "wb", closefd=False)
 
 
 def say(text: str) -> None:

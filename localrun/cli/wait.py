@@ -22,7 +22,7 @@ def add_wait(parser: Parser) -> None:
     parser.add_argument("--timeout", type=number(), metavar="SECONDS", help="give up, with exit code 1, after so long")
     parser.add_argument("--status", type=status, metavar="STATUS", help="wait until they have reached that status")
     parser.description = (
-        "Wait until runs have ended, and exit with their code: of several, with that of the first that did not "
+        "Wait until runs have ended, and exit with their code: of several, with that of the first that did not\n"
         "complete. 128 + N stands for signal N, 143 for stopped, 124 for over its max_duration."
     )
     parser.examples("localrun wait lr-01", "localrun wait 'lr-*' --timeout 600", "localrun wait lr-01 --status RUNNING")

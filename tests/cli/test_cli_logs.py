@@ -24,7 +24,7 @@ def test_bytes_are_exact(home: Home) -> None:
 
 
 def test_both_streams_in_order_or_one_alone(home: Home) -> None:
-    command = "for i in 1 2 3; do echo out $i; sleep 0.15; echo err $i >&2; sleep 0.15; done"
+    command = "for i in 1 2 3; do echo out $i; sleep 0.3; echo err $i >&2; sleep 0.3; done"
     ok("run", "--follow", "--name", "it", "--", command)
     assert ok("logs", "it").text == "".join(f"out {i}\nerr {i}\n" for i in (1, 2, 3))
     assert ok("logs", "it", "--stdout").text == "out 1\nout 2\nout 3\n"

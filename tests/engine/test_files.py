@@ -17,7 +17,9 @@ from localrun.files import ByteLock, ProcessLock
 class TestContent:
     def test_create_makes_a_private_file_and_never_replaces_one(self, tmp_path: Path) -> None:
         path = tmp_path / "a"
-        files.create(path, b"one", sync=True)
+        fd = files.create(path, b"one")
+        os.fsync(fd)
+        os.close(fd)
         assert path.read_bytes() == b"one"
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(FileExistsError):
@@ -46,7 +48,7 @@ class TestContent:
     @pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20])
     def test_read_gives_all(self, tmp_path: Path, size: int) -> None:
         data = os.urandom(size)
-        files.create(tmp_path / "a", data)
+        (tmp_path / "a").write_bytes(data)
         assert files.read(tmp_path / "a") == data
 
     def test_a_reader_never_sees_a_mixture(self, tmp_path: Path) -> None:
@@ -69,12 +71,12 @@ class TestContent:
             writer.join()
 
     def test_json_that_is_none_is_a_value_error(self, tmp_path: Path) -> None:
-        files.create(tmp_path / "a", b"\xff{")
+        (tmp_path / "a").write_bytes(b"\xff{")
         with pytest.raises(ValueError):
             files.read_json(tmp_path / "a")
 
     def test_remove(self, tmp_path: Path) -> None:
-        files.create(tmp_path / "a", b"")
+        (tmp_path / "a").touch()
         assert files.remove(tmp_path / "a")
         assert not files.remove(tmp_path / "a")
 

@@ -94,6 +94,7 @@ def test_marked_processes_are_found_by_their_whole_mark() -> None:
         marked.kill()
 
 
+@pytest.mark.xfail(strict=True, reason="such a process is taken for a zombie")
 def test_a_process_whose_first_thread_has_ended_is_alive(home: Home) -> None:
     """Such a process looks like a zombie in /proc, and goes on."""
     code = """

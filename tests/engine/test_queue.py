@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 from support import Home, is_locked
@@ -29,7 +30,7 @@ def ticket(queue: Queue, name: str, *, cpus: float = 1, state: str = WAITING, fo
     folder = folder or f"{queue.home}/runs/{name}"
     os.makedirs(folder, exist_ok=True)
     made = Ticket(name, name[-4:], f"run-{name}", folder, "", "key", Need(cpus, 0))
-    files.create(queue.path(state, name), made.encode())
+    Path(queue.path(state, name)).write_bytes(made.encode())
     return made
 
 
@@ -51,7 +52,7 @@ def test_a_ticket_survives_its_file(queue: Queue) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff", b'{"name": "x"}', b'{"need": {}}', b"3"])
 def test_a_damaged_ticket_is_said_to_be_damaged(queue: Queue, damage: bytes) -> None:
-    files.create(queue.path(WAITING, "1-0001-aaaa"), damage)
+    Path(queue.path(WAITING, "1-0001-aaaa")).write_bytes(damage)
     with pytest.raises(SystemFailureError, match="damaged"):
         queue.read(WAITING, "1-0001-aaaa")
     assert queue.tickets(WAITING) == []
@@ -72,7 +73,7 @@ def test_moves(queue: Queue) -> None:
 
 
 def test_files_that_are_no_tickets_are_not_names(queue: Queue) -> None:
-    files.create(queue.path(WAITING, ".damaged-1"), b"x")
+    Path(queue.path(WAITING, ".damaged-1")).write_bytes(b"x")
     assert queue.names(WAITING) == []
     assert queue.is_quiet()
 
@@ -108,7 +109,7 @@ def test_a_new_priority_moves_a_ticket_among_others_by_its_old_time(queue: Queue
     assert [each.name for each in queue.tickets(WAITING)] == queue.names(WAITING)
 
 
-class TestSucceed:
+class TestLeave:
     """A supervisor that has ended one run takes the next only where the dispatcher would have started that too."""
 
     def ended(self, queue: Queue, cpus: float = 1, state: str = ACTIVE) -> Ticket:
@@ -117,38 +118,43 @@ class TestSucceed:
     def test_the_first_waiting_one_is_claimed_with_its_lock(self, queue: Queue) -> None:
         first = ticket(queue, "1-0001-aaaa")
         ticket(queue, "1-0002-bbbb")
-        successor = queue.succeed(self.ended(queue))
+        successor = queue.leave(self.ended(queue), claim_next=True)
         assert successor is not None
         assert successor[0] == first
         assert is_locked(f"{first.folder}/.lock", 1)
         assert (queue.names(ACTIVE), queue.names(WAITING)) == ([first.name], ["1-0002-bbbb"])
         successor[1].release()
 
+    def test_nothing_is_claimed_unasked(self, queue: Queue) -> None:
+        ticket(queue, "1-0001-aaaa")
+        assert queue.leave(self.ended(queue), claim_next=False) is None
+        assert (queue.names(ACTIVE), queue.names(WAITING)) == ([], ["1-0001-aaaa"])
+
     def test_nobody_waits(self, queue: Queue) -> None:
-        assert queue.succeed(self.ended(queue)) is None
+        assert queue.leave(self.ended(queue), claim_next=True) is None
         assert queue.is_quiet()
 
     def test_one_that_needs_more_is_the_dispatchers(self, queue: Queue) -> None:
         ticket(queue, "1-0001-aaaa", cpus=1.5)
         ticket(queue, "1-0002-bbbb", cpus=0.5)
-        assert queue.succeed(self.ended(queue)) is None
+        assert queue.leave(self.ended(queue), claim_next=True) is None
         assert (len(queue.names(WAITING)), queue.names(ACTIVE)) == (2, [])
 
     def test_a_retry_whose_time_has_not_come_is_the_dispatchers(self, queue: Queue) -> None:
         ticket(queue, "1-0001-aaaa", state=ACTIVE)
         queue.requeue(queue.tickets(ACTIVE)[0], 60)
-        assert queue.succeed(self.ended(queue)) is None
+        assert queue.leave(self.ended(queue), claim_next=True) is None
         assert queue.names(WAITING) == ["1-0001-aaaa"]
 
     def test_one_whose_last_supervisor_has_not_left_is_the_dispatchers(self, queue: Queue) -> None:
         first = ticket(queue, "1-0001-aaaa")
         with files.ByteLock.acquire(f"{first.folder}/.lock", 1):
-            assert queue.succeed(self.ended(queue)) is None
+            assert queue.leave(self.ended(queue), claim_next=True) is None
         assert queue.names(WAITING) == ["1-0001-aaaa"]
 
     def test_a_run_whose_resources_were_given_back_before_hands_none_on(self, queue: Queue) -> None:
         ticket(queue, "1-0001-aaaa")
-        assert queue.succeed(self.ended(queue, state=ENDING)) is None
+        assert queue.leave(self.ended(queue, state=ENDING), claim_next=True) is None
         assert (queue.names(ENDING), queue.names(WAITING)) == ([], ["1-0001-aaaa"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from crashes import Crash
 from journal import Journal
-from support import Home, run_python, submit, wait_until
+from support import CPUS, Home, run_python, submit, wait_until
 
 import localrun
 from localrun import RunStatus
@@ -47,7 +47,7 @@ def settle(home: Home, where: str) -> None:
         assert not running, (where, running)
         return is_clean(home)
 
-    wait_until(settled, 60, where)
+    wait_until(settled, 15, where)
     log = home.path / "dispatcher.log"
     if log.exists():
         assert "Traceback" not in log.read_text(), where
@@ -76,8 +76,9 @@ print("accepted")
     ],
     ids=["submit", "restart"],
 )
-def test_a_submitter(home: Home, crash: Crash, journal: Journal, thorough: bool, before: str, work: str) -> None:
-    for step in range(1, MOST, 1 if thorough else 2):
+@pytest.mark.xfail(strict=True, reason="a ticket that was not written to its end stays as .damaged-…")
+def test_a_submitter(home: Home, crash: Crash, journal: Journal, before: str, work: str) -> None:
+    for step in range(1, MOST):
         crash.set("submitter", step)
         name = f"run-{step}"
         done = run_python(SUBMITTER.format(before=before, work=work), name, journal.command(), ok=False)
@@ -105,7 +106,7 @@ def test_a_dispatcher(home: Home, crash: Crash, journal: Journal, thorough: bool
     for step in range(1, MOST, 1 if thorough else 3):
         crash.set("dispatcher", step)
         for i in range(3):
-            submit(f"run-{step}-{i}", journal.command("sleep 0.05"), cpus=os.cpu_count())
+            submit(f"run-{step}-{i}", journal.command("sleep 0.05"), cpus=CPUS)
         wait_until(lambda: crash.happened or home.dispatcher() is None or not home.active())
         where = f"step {step}: {crash.happened}"
         settle(home, where)
@@ -125,8 +126,8 @@ def test_a_supervisor(home: Home, crash: Crash, journal: Journal, thorough: bool
     ends = set()
     for step in range(1, MOST, 1 if thorough else 3):
         crash.set("supervisor", step)
-        submit(f"first-{step}", journal.command("sleep 0.05"), cpus=os.cpu_count())
-        submit(f"second-{step}", journal.command(), cpus=os.cpu_count())
+        submit(f"first-{step}", journal.command("sleep 0.05"), cpus=CPUS)
+        submit(f"second-{step}", journal.command(), cpus=CPUS)
         settle(home, f"step {step}: {crash.happened}")
         where = f"step {step}: {crash.happened}"
         first, second = home.record(f"first-{step}"), home.record(f"second-{step}")
@@ -159,13 +160,13 @@ def test_a_supervisor_of_a_run_that_is_retried(home: Home, crash: Crash, journal
     journal.check()
 
 
-def test_a_stop(home: Home, crash: Crash, thorough: bool) -> None:
+def test_a_stop(home: Home, crash: Crash) -> None:
     """Whoever stops a run is killed: the run is stopped or it isn't, and can be stopped again."""
     code = SUBMITTER.format(before="run = localrun.get_run(sys.argv[1])", work="run.stop(timeout=30)")
     for kind in ("active", "queued"):
-        for step in range(1, MOST, 1 if thorough else 2):
+        for step in range(1, MOST):
             name = f"{kind}-{step}"
-            blocker = submit(f"blocker-{step}", "sleep 1000", cpus=os.cpu_count()) if kind == "queued" else None
+            blocker = submit(f"blocker-{step}", "sleep 1000", cpus=CPUS) if kind == "queued" else None
             run = submit(name, "sleep 1000", cpus=1)
             if kind == "active":
                 wait_until(lambda name=name: home.status(name) == "RUNNING")

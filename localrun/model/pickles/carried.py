@@ -6,7 +6,6 @@ was submitted came as its source and is executed when it is imported. `LeftBehin
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -64,6 +63,8 @@ def add_names(module: types.ModuleType, names: dict[str, Any]) -> None:
 def _rest(module: CarriedModule) -> types.ModuleType:
     """The module as its file is now, executed beside the one that travelled, once."""
     if _REST not in vars(module):
+        import importlib.util
+
         spec = module.__spec__
         assert spec is not None and spec.loader is not None
         vars(module)[_REST] = importlib.util.module_from_spec(spec)
@@ -92,6 +93,8 @@ def carry_module(name: str, about: dict[str, Any]) -> CarriedModule:
 def _spec(name: str, about: dict[str, Any]) -> ModuleSpec | None:
     if name == "__main__":
         return about.get("__spec__")
+    import importlib.util  # a worker whose function came alone needs none of it
+
     folders = about.get("__path__")
     spec = importlib.util.spec_from_file_location(name, about.get("__file__"), submodule_search_locations=folders)
     return spec or ModuleSpec(name, None, is_package=folders is not None)
@@ -128,6 +131,8 @@ class _SourceFinder:
         source = _sources.get(name)
         if source is None:
             return None
+        import importlib.util  # not before: its own import asks this finder, too
+
         folders = [dirname(source.path)] if source.is_package else None
         loader = _SourceLoader(name, source.path)
         return importlib.util.spec_from_file_location(name, loader=loader, submodule_search_locations=folders)

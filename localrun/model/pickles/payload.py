@@ -58,7 +58,7 @@ def store(value: object, path: Path) -> Stored:
         except OSError:
             pass  # its folder is gone: the first error says more
         raise
-    return Stored(writer.size, writer.digest.hexdigest())
+    return Stored(writer.size, writer.hexdigest())
 
 
 def dumps(value: object) -> bytes:
@@ -171,11 +171,10 @@ class _Writer:
     """Writes to a file from its start and hashes what it writes, large parts in a thread beside the writing."""
 
     def __init__(self, fd: int) -> None:
-        import hashlib
-
         self._fd = fd
         self.size = 0
-        self.digest = hashlib.sha256()
+        self._small: list[bytes] = []
+        self._digest: Any = None
         os.lseek(fd, 0, os.SEEK_SET)
         os.ftruncate(fd, 0)
 
@@ -183,29 +182,63 @@ class _Writer:
         """Write all of a buffer; OSError if that isn't possible."""
         view = pickle.PickleBuffer(data).raw()
         self.size += view.nbytes
-        hashing = self._hash_beside(view) if view.nbytes >= _HASHED_BESIDE else None
+        hashing = None
+        if self.size < _HASHED_BESIDE:
+            self._small.append(bytes(view))
+        else:
+            hashing = self._hash_beside(view)
         try:
-            if hashing is None:
-                self.digest.update(view)
             self._write_all(view)
         finally:
             if hashing is not None:
                 hashing.join()
 
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was written."""
+        if self._digest is None:
+            return _small_sha256(b"".join(self._small))
+        return str(self._digest.hexdigest())
+
     def _hash_beside(self, view: memoryview) -> threading.Thread | None:
+        import hashlib
         import threading
 
-        thread = threading.Thread(target=self.digest.update, args=(view,), name="localrun-digest")
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads to be had
-            return None
-        return thread
+        if self._digest is None:
+            self._digest = hashlib.sha256(b"".join(self._small))
+        if view.nbytes >= _HASHED_BESIDE:
+            thread = threading.Thread(target=self._digest.update, args=(view,), name="localrun-digest")
+            try:
+                thread.start()
+                return thread
+            except RuntimeError:  # no more threads to be had
+                pass
+        self._digest.update(view)
+        return None
 
     def _write_all(self, view: memoryview) -> None:
         written = 0
         while written < view.nbytes:
             written += os.write(self._fd, view[written:])
+
+
+def _sha256(data: bytes) -> str:
+    if len(data) < _HASHED_BESIDE:
+        return _small_sha256(data)
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def _small_sha256(data: bytes) -> str:
+    """A digest by the interpreter's own code: ``hashlib`` loads OpenSSL first, which takes longer than a small call."""
+    try:
+        from _sha2 import sha256  # Python 3.12 and later
+    except ImportError:
+        try:
+            from _sha256 import sha256
+        except ImportError:
+            from hashlib import sha256
+    return str(sha256(data).hexdigest())
 
 
 def _open(path: Path) -> io.BufferedReader:
@@ -223,11 +256,8 @@ def _check_size(path: Path, size: int, stored: Stored | None) -> None:
 
 
 def _check_digest(path: Path, data: bytes, stored: Stored | None) -> None:
-    if stored is not None:
-        import hashlib
-
-        if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise _unavailable(path, "has been altered")
+    if stored is not None and _sha256(data) != stored.sha256:
+        raise _unavailable(path, "has been altered")
 
 
 def _unavailable(path: Path, what: str) -> ResultUnavailableError:
