@@ -11,6 +11,7 @@ record locks rather than a lock library's because of exactly these three propert
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -129,10 +130,19 @@ class ByteLock:
 
     @classmethod
     def try_acquire(cls, path: Path, byte: int = 0) -> ByteLock | None:
-        """Take the lock if it is free; None if somebody holds it."""
-        fd = _open_lock_file(path)
+        """Take the lock if it is free; None if somebody holds it.
+
+        A file that is there and can't be written is locked for reading, which keeps others from taking the lock too.
+        """
+        kind = fcntl.F_WRLCK
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
+            fd = _open_lock_file(path)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            fd, kind = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), fcntl.F_RDLCK
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(kind, byte))
         except BlockingIOError:
             os.close(fd)
             return None

@@ -31,3 +31,39 @@ def idle_seconds() -> float:
     if not 0 <= seconds < float("inf"):
         raise RunConfigError(f"LOCALRUN_IDLE_S: must be a number of seconds, 0 or more, not {text!r}")
     return seconds
+
+
+def managed_gpus() -> tuple[str, ...] | None:
+    """The GPUs that localrun may give out: ``LOCALRUN_GPUS``, indices in PCI order or uuids with commas; None means all.
+
+    "3:0" is the first MIG instance on the GPU of index 3, and the empty text means no GPU.
+
+    Raises:
+        RunConfigError: an entry is neither; it is named.
+    """
+    text = os.environ.get("LOCALRUN_GPUS")
+    if text is None:
+        return None
+    entries = [entry.strip() for entry in text.split(",")] if text.strip() else []
+    wrong = [entry for entry in entries if not _names_gpu(entry)]
+    if wrong:
+        named = ", ".join(map(repr, wrong))
+        raise RunConfigError(f"LOCALRUN_GPUS: must be indices or uuids of GPUs, with commas, not {named}")
+    return tuple(dict.fromkeys(entries))
+
+
+def _names_gpu(entry: str) -> bool:
+    index, _, instance = entry.partition(":")
+    is_index = all(part.isascii() and part.isdigit() for part in (index, instance or "0"))
+    return (is_index and not entry.endswith(":")) or entry.upper().startswith(("GPU-", "MIG-"))
+
+
+def lease_dir() -> str | None:
+    """The folder of GPU leases, which all users of the machine must share: ``LOCALRUN_LEASE_DIR``; None if not set."""
+    chosen = os.environ.get("LOCALRUN_LEASE_DIR")
+    return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
+
+def library_path() -> list[str]:
+    """The folders in which shared libraries are looked for first: ``LD_LIBRARY_PATH``."""
+    return [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]

@@ -27,15 +27,20 @@ _OWN_FILES = {
 _OWN_FOLDERS = {"logs", "telemetry"}
 
 
-def request_stop(queue: Queue, folder: RunFolder, reason: str | None = None) -> Record:
-    """Stop a run that waits; ask the supervisor of one that is active; leave one that has ended as it is."""
+def request_stop(
+    queue: Queue, folder: RunFolder, reason: str | None = None, *, only_waiting: bool = False
+) -> Record:
+    """Stop a run that waits; ask the supervisor of one that is active; leave one that has ended as it is.
+
+    With ``only_waiting`` one that is active is left alone too.
+    """
     message = f"stopped by {user_name()}" + (f": {reason}" if reason else "")
 
     def change(record: Record) -> None:
         status = records.status(record)
         if status in (RunStatus.PENDING, RunStatus.QUEUED):
             records.advance(record, RunStatus.STOPPED, reason=Reason.STOPPED_BY_USER, message=message)
-        elif status.is_active() and record["stop_requested"] is None:
+        elif status.is_active() and record["stop_requested"] is None and not only_waiting:
             record["stop_requested"] = {"time": records.now(), "message": message}
             records.add_event(record, "stop", message)
 
@@ -49,10 +54,10 @@ def request_stop(queue: Queue, folder: RunFolder, reason: str | None = None) -> 
             raise
         record, kind = before, STOP  # a run that has filled the disk must be stoppable
     supervisor = record["supervisor"]
-    if supervisor is not None:
+    if supervisor is not None and not only_waiting:
         processes.signal_pid(supervisor["pid"], supervisor["start"], kind)
     elif records.status(record) is RunStatus.STOPPED:
-        submission.withdraw(queue, record["uid"])
+        submission.withdraw(queue, folder, record["uid"])
     return record
 
 
@@ -62,20 +67,20 @@ def restart(queue: Queue, folder: RunFolder) -> Record:
     return submission.resubmit(queue, folder, Need(request["cpus"], request["memory"]))
 
 
-def move_to_archive(queue: Queue, folder: RunFolder, uid: str) -> RunFolder:
+def move_to_archive(queue: Queue, folder: RunFolder) -> RunFolder:
     """Take an ended run out of the list of runs."""
     with queue.lock():
         record = records.read(folder)
-        if record["uid"] != uid or not records.status(record).is_terminal():
+        if not records.status(record).is_terminal():
             raise IllegalTransitionError(f"run {record['name']} was started again meanwhile: it was not deleted")
-        return RunFolder(submission.archive(folder.path, uid))
+        return RunFolder(submission.archive(folder.path, record["uid"]), record["uid"])
 
 
 def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> RunFolder:
     """Give an ended run another name, and its folder with it."""
     from localrun.model.request import validate_name
 
-    target = RunFolder(os.path.join(os.path.dirname(folder.path), validate_name(name)))
+    target = RunFolder(os.path.join(os.path.dirname(folder.path), validate_name(name)), folder.uid)
 
     def change(record: Record) -> None:
         record["name"] = name
@@ -87,11 +92,12 @@ def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> Ru
                 f"run {record['name']} is {record['status']}: it can be renamed when it has ended"
             )
         if os.path.lexists(target.path):
-            there = records.read(target)
+            there = records.read(RunFolder(target.path))
             if not overwrite or not records.status(there).is_terminal():
                 raise RunExistsError(f"name: {name!r} is taken by a run that is {there['status']}")
             submission.archive(target.path, there["uid"])
-        os.rename(folder.path, target.path)
+        with records.held(folder):
+            os.rename(folder.path, target.path)
         records.update(target, change)
     return target
 
@@ -136,8 +142,9 @@ def update_metadata(folder: RunFolder, metadata: Mapping[str, Any]) -> Record:
 
 def write(folder: RunFolder, data: Any, path: str) -> None:
     """Write a file inside a run's folder; nothing outside it, and nothing that is the run's own."""
-    parts = os.fspath(path).split("/")
-    if os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
+    path = os.fspath(path)
+    parts = path.split("/")
+    if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
     if (len(parts) == 1 and parts[0] in _OWN_FILES) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")

@@ -11,7 +11,6 @@ from localrun.api.function import Function
 from localrun.api.run import Run
 from localrun.engine.watch import REPLACED, Watch
 from localrun.errors import LocalrunError
-from localrun.model.status import RunStatus
 
 _LOOK_S = 1.0
 
@@ -21,15 +20,16 @@ class RunFuture(futures.Future[Any]):
 
     run: Run
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.settling = threading.RLock()  # held while the run's end, or a cancellation, becomes the future's
+
     def cancel(self) -> bool:
         """Withdraw the run if it still waits; False if it has started (stop it with ``future.run.stop()``)."""
-        if self.running() or self.done():
-            return super().cancel()
-        if self.run.refresh().status not in (RunStatus.PENDING, RunStatus.QUEUED):
-            return False
-        if self.run.stop("its future was cancelled").started_at is not None:
-            return False
-        return super().cancel()
+        with self.settling:
+            if self.running() or self.done():
+                return super().cancel()
+            return self.run.withdraw("its future was cancelled") and super().cancel()
 
 
 class Executor(futures.Executor):
@@ -44,8 +44,7 @@ class Executor(futures.Executor):
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._shut = False
-        self._watch = Watch.borrow()
-        self._thread: threading.Thread | None = None
+        self._watch: Watch | None = None  # while a thread is there to be woken
         Function(len, options)  # refuses unknown options now rather than at the first call
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> RunFuture:
@@ -57,11 +56,13 @@ class Executor(futures.Executor):
         future = RunFuture()
         future.run = function.run(*args, **kwargs)
         with self._lock:
-            self._watch.add(future.run.path, REPLACED)
             self._open[future] = future.run
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._fulfil, name="localrun-executor", daemon=True)
-                self._thread.start()
+            if self._watch is None:
+                self._watch = Watch.borrow()
+                threading.Thread(
+                    target=self._fulfil, args=(self._watch,), name="localrun-executor", daemon=True
+                ).start()
+            self._watch.add(future.run.path, REPLACED)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -76,20 +77,21 @@ class Executor(futures.Executor):
             with self._lock:
                 self._idle.wait_for(lambda: not self._open)
 
-    def _fulfil(self) -> None:
+    def _fulfil(self, watch: Watch) -> None:
         """Look at the open runs whenever one of their records changes, until none is open."""
-        while True:
-            for future, run in self._snapshot():
-                if self._settle(future, run):
-                    with self._lock:
-                        del self._open[future]
-                        self._watch.discard(run.path)
-            with self._lock:
-                if not self._open:
-                    self._idle.notify_all()
-                    self._thread = None
-                    return
-            self._watch.wait(_LOOK_S)
+        with watch:
+            while True:
+                for future, run in self._snapshot():
+                    if self._settle(future, run):
+                        with self._lock:
+                            del self._open[future]
+                            watch.discard(run.path)
+                with self._lock:
+                    if not self._open:
+                        self._watch = None
+                        self._idle.notify_all()
+                        return
+                watch.wait(_LOOK_S)
 
     def _snapshot(self) -> list[tuple[RunFuture, Run]]:
         with self._lock:
@@ -98,24 +100,27 @@ class Executor(futures.Executor):
     @staticmethod
     def _settle(future: RunFuture, run: Run) -> bool:
         """Bring a future up to date with its run; True if it is done."""
-        if future.cancelled():
-            future.set_running_or_notify_cancel()
-            return True
+        with future.settling:
+            if future.cancelled():
+                future.set_running_or_notify_cancel()
+                return True
+            return Executor._settle_from_run(future, run)
+
+    @staticmethod
+    def _settle_from_run(future: RunFuture, run: Run) -> bool:
         try:
             status = run.refresh().status
             if status.is_active() and not future.running():
                 future.set_running_or_notify_cancel()
             if not status.is_terminal():
                 return False
-            if not future.running() and not future.set_running_or_notify_cancel():
-                return True
+            if not future.running():
+                future.set_running_or_notify_cancel()
             error = run.exception()
             if error is None:
                 future.set_result(run.result())
             else:
                 future.set_exception(error)
-        except futures.InvalidStateError:
-            pass  # cancelled this moment
         except (LocalrunError, OSError) as error:
             future.set_exception(error)
         return True

@@ -10,10 +10,11 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from localrun.errors import CacheMismatchError, CacheMismatchWarning, RunConfigError, RunExistsError
+from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_OPTIONS_OF_OURS = {"on_mismatch", "path"}
 ON_MISMATCH = ("warn", "rerun", "error", "ignore")
 
 
@@ -49,7 +51,13 @@ class Function(Generic[P, R]):
 
     def run(self, *args: Any, run_name: str | None = None, **kwargs: Any) -> Run:
         """Queue the call and return its Run at once; without ``run_name`` it gets one of its own."""
-        return self._submit(run_name, args, kwargs, self._fingerprints(args, kwargs))
+        from localrun.api import submit
+
+        fingerprints = self._fingerprints(args, kwargs)
+        if run_name is None and self._path is None:
+            return self._submit(None, args, kwargs, fingerprints, None)
+        there = submit.find(run_name, self._path)
+        return self._submit(run_name, args, kwargs, fingerprints, there)
 
     def get_or_call(self, *args: Any, run_name: str | None = None, **kwargs: Any) -> R:
         """The value cached under that name, or of the run that is making it, or of a new run; waits for it.
@@ -77,6 +85,22 @@ class Function(Generic[P, R]):
         """Decorated in a class body, it binds like any function."""
         return self if instance is None else Function(self.fn.__get__(instance, owner), self._options)
 
+    def __reduce__(self) -> Any:
+        """By name where that leads here, as functions pickle: the name of ``fn`` is this object's."""
+        try:
+            found = _named(self.fn.__module__, self._name)
+        except (ImportError, AttributeError):
+            found = None
+        if not isinstance(found, Function) or found.fn is not self.fn:
+            return self.__reduce_by_value__()
+        return (_named, (self.fn.__module__, self._name, None if found is self else self._options))
+
+    def __reduce_by_value__(self) -> Any:
+        """With its function, as it travels to a run."""
+        import copyreg
+
+        return copyreg.__newobj__, (type(self),), vars(self)  # type: ignore[attr-defined]
+
     def __repr__(self) -> str:
         return f"<localrun.function {self._name}>"
 
@@ -92,8 +116,14 @@ class Function(Generic[P, R]):
         return {"code": code_fingerprint(self.fn), "inputs": inputs_fingerprint(self.fn, args, kwargs)}
 
     def _submit(
-        self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], fingerprints: dict[str, str]
+        self,
+        name: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        fingerprints: dict[str, str],
+        there: Run | None,
     ) -> Run:
+        """Queue the call; ``there`` is the run that has its name, and makes way for it if it has ended."""
         from localrun.api import submit
         from localrun.model.pickles.payload import dumps_inputs
         from localrun.model.pickles.travel import dumps_function
@@ -104,15 +134,15 @@ class Function(Generic[P, R]):
             "inputs.pkl": dumps_inputs(args, kwargs),
         }
         base = _safe_name(self._name)
-        return submit.function(self._config(name), fields=fields, contents=contents, base=base, path=self._path)
+        return submit.function(
+            self._config(name), fields=fields, contents=contents, base=base, path=self._path, there=there
+        )
 
     def _config(self, name: str | None) -> RunConfig:
         from localrun.model.config import RunConfig
 
         config = RunConfig(name=name)
-        for field, value in self._options.items():
-            if field not in ("on_mismatch", "path"):
-                setattr(config, field, value)
+        _configure(config, self._options)
         return config
 
     @property
@@ -130,13 +160,13 @@ class Function(Generic[P, R]):
         fingerprints = self._fingerprints(args, kwargs)
         name = self._key(fingerprints) if name is None else validate_name(name, "run_name")
         while True:
-            run = submit.cached_or_active(name, self._path)
-            if run is not None and self._accepts(run, fingerprints):
-                return run, False
-            if run is not None:
-                run.wait()  # a mismatch that is to be run again: first the one that is at work
+            there = submit.find(name, self._path)
+            if there is not None and there.status not in (RunStatus.STOPPED, RunStatus.FAILED):
+                if self._accepts(there, fingerprints):
+                    return there, False
+                there.wait()  # a mismatch that is to be run again: first the one that is at work
             try:
-                return self._submit(name, args, kwargs, fingerprints), True
+                return self._submit(name, args, kwargs, fingerprints, there), True
             except RunExistsError:
                 continue  # another caller was first: theirs is the one
 
@@ -182,6 +212,15 @@ def _decorate(options: dict[str, Any], fn: Callable[P, R]) -> Function[P, R]:
     return Function(fn, options)
 
 
+def _named(module: str, qualname: str, options: dict[str, Any] | None = None) -> Any:
+    """What has that name; with ``options``, a decorated function with these instead of its own."""
+    import importlib
+    import operator
+
+    found = operator.attrgetter(qualname)(importlib.import_module(module))
+    return found if options is None else Function(found.fn, options)
+
+
 def _attend(run: Run) -> Any:
     """Wait for a run, showing its output; Ctrl-C stops it."""
     from localrun.api import following
@@ -199,14 +238,17 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     if options:
         from localrun.model.config import RunConfig
 
-        config = RunConfig()
-        for field, value in options.items():
-            if field == "on_mismatch":
-                if value not in ON_MISMATCH:
-                    raise RunConfigError(f"on_mismatch: must be one of {', '.join(ON_MISMATCH)}, not {value!r}")
-            elif field != "path":
-                setattr(config, field, value)
+        policy = options.get("on_mismatch", "warn")
+        if policy not in ON_MISMATCH:
+            raise RunConfigError(f"on_mismatch: must be one of {', '.join(ON_MISMATCH)}, not {policy!r}")
+        _configure(RunConfig(), options)
     return options
+
+
+def _configure(config: RunConfig, options: Mapping[str, Any]) -> None:
+    """Set the fields that options name: single ones after the mappings that hold them too."""
+    for field in sorted(options.keys() - _OPTIONS_OF_OURS, key=lambda field: field not in ("compute", "scheduling")):
+        setattr(config, field, options[field])
 
 
 def _refuse_taken_parameter(fn: Callable[..., Any]) -> None:

@@ -18,12 +18,16 @@ _CHUNK = 1 << 20
 
 
 class LogText(str):
-    """The text of a log. Iterating gives its lines, with their line ends."""
+    """The text of a log. Iterating gives its lines, with their line ends: ``\\n``, and nothing else, ends a line."""
 
     __slots__ = ()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.splitlines(keepends=True))
+        start = 0
+        while start < len(self):
+            end = self.find("\n", start) + 1 or len(self)
+            yield self[start:end]
+            start = end
 
 
 class Line(NamedTuple):

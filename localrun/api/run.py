@@ -7,8 +7,8 @@ Names follow ``mcli.Run`` and ``runhouse.Run``. The lists of runs and the calls 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from localrun import settings
 from localrun.api import control, logs
@@ -25,6 +25,8 @@ from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from localrun.model.config import RunConfig
+
+T = TypeVar("T")
 
 _LOG_LINES_IN_ERRORS = 5
 
@@ -44,7 +46,7 @@ class Run:
 
     def __init__(self, record: Record, folder: RunFolder) -> None:
         self._record = record
-        self._folder = folder
+        self._folder = RunFolder(folder.path, record.get("uid") or None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -187,24 +189,32 @@ class Run:
 
     def refresh(self) -> Self:
         """Read the record again, in place; a run that was archived meanwhile is found there. Returns self."""
-        try:
-            self._record = records.read(self._folder)
-        except RunNotFoundError:
-            self._folder = self._archived()
-            self._record = records.read(self._folder)
+        self._record = self._in_folder(records.read)
+        self._folder.uid = self._record["uid"]
         ensure_looked_after(self._queue, self._folder, self._record)
         return self
 
-    def _archived(self) -> RunFolder:
-        parent, base = os.path.split(self._folder.path)
-        there = f"{parent}/{submission.ARCHIVE}/{base}.{self._record.get('uid')}"
-        if not self._record or not os.path.isdir(there):
-            raise RunNotFoundError(f"no run at {self._folder.path}")
-        return RunFolder(there)
+    def _in_folder(self, act: Callable[[RunFolder], T]) -> T:
+        """Do something with the run's folder, wherever that is: one that makes way for another run goes to the archive.
+
+        Raises:
+            RunNotFoundError: it is in neither place.
+        """
+        try:
+            return act(self._folder)
+        except RunNotFoundError:
+            parent, base = os.path.split(self._folder.path)
+            there = f"{parent}/{submission.ARCHIVE}/{base}.{self._folder.uid}"
+            if self._folder.uid is None or not os.path.isdir(there):
+                raise
+            self._folder = RunFolder(there, self._folder.uid)
+            return act(self._folder)
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until the run has ended; returns self. TimeoutError after ``timeout`` seconds."""
-        self._record = wait_until(self._queue, self._folder, lambda r: records.status(r).is_terminal(), timeout)
+        self._record = self._in_folder(
+            lambda folder: wait_until(self._queue, folder, lambda r: records.status(r).is_terminal(), timeout)
+        )
         return self
 
     def result(self, timeout: float | None = None, rank: int | None = None) -> Any:
@@ -311,7 +321,7 @@ class Run:
 
         A queued run is STOPPED at once. Stopping a run that has ended does nothing.
         """
-        self._record = control.request_stop(self._queue, self._folder, reason)
+        self._record = self._in_folder(lambda folder: control.request_stop(self._queue, folder, reason))
         try:
             return self.wait(timeout)
         except TimeoutError:
@@ -319,20 +329,26 @@ class Run:
 
     cancel = stop
 
+    def withdraw(self, reason: str | None = None) -> bool:
+        """Stop the run if it has not started; False, and nothing done, if it has."""
+        self._record = self._in_folder(
+            lambda folder: control.request_stop(self._queue, folder, reason, only_waiting=True)
+        )
+        return self.status is RunStatus.STOPPED and self.started_at is None
+
     def start(self) -> Self:
         """Queue an ended run again under its name, as its next resumption; it starts from the beginning.
 
         Raises:
             IllegalTransitionError: it has not ended.
         """
-        self._record = control.restart(self._queue, self._folder)
+        self._record = self._in_folder(lambda folder: control.restart(self._queue, folder))
         return self
 
     def delete(self, timeout: float | None = None) -> Self:
         """Delete the run, stopping it first; its folder moves to the archive, where ``include_deleted`` finds it."""
-        control.request_stop(self._queue, self._folder, "deleted")
-        self.wait(timeout)
-        self._folder = control.move_to_archive(self._queue, self._folder, self.run_uid)
+        self.stop("deleted", 0).wait(timeout)
+        self._folder = self._in_folder(lambda folder: control.move_to_archive(self._queue, folder))
         self._record = records.read(self._folder)
         return self
 
@@ -356,12 +372,12 @@ class Run:
             "retry_on_system_failure": retry_on_system_failure, "max_duration": max_duration,
         }  # fmt: skip
         wanted = {field: value for field, value in wanted.items() if value is not None}
-        self._record = control.update_scheduling(self._queue, self._folder, wanted)
+        self._record = self._in_folder(lambda folder: control.update_scheduling(self._queue, folder, wanted))
         return self
 
     def update_metadata(self, metadata: Mapping[str, Any]) -> Self:
         """Merge these keys into the run's metadata, whatever its status."""
-        self._record = control.update_metadata(self._folder, metadata)
+        self._record = self._in_folder(lambda folder: control.update_metadata(folder, metadata))
         return self
 
     def save(self, name: str | None = None, overwrite: bool = False) -> Self:
@@ -372,12 +388,14 @@ class Run:
             IllegalTransitionError: the run has not ended.
         """
         if name is not None and name != self.name:
-            self._folder = control.rename(self._queue, self._folder, name, overwrite=overwrite)
+            self._folder = self._in_folder(
+                lambda folder: control.rename(self._queue, folder, name, overwrite=overwrite)
+            )
         return self.refresh()
 
     def write(self, data: Any, path: str) -> None:
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
-        control.write(self._folder, data, path)
+        self._in_folder(lambda folder: control.write(folder, data, path))
 
     # -- as an object -----------------------------------------------------------------------------------------------
 

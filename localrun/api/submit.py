@@ -17,7 +17,6 @@ from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
-from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -46,14 +45,20 @@ def command(config: RunConfig, path: str | None = None) -> Run:
 
 
 def function(
-    config: RunConfig, *, fields: Mapping[str, Any], contents: Mapping[str, bytes], base: str, path: str | None = None
+    config: RunConfig,
+    *,
+    fields: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    base: str,
+    path: str | None,
+    there: Run | None,
 ) -> Run:
-    """Queue a function run. A config with a name gets exactly that name, archiving an ended run that has it.
+    """Queue a function run. A config with a name gets exactly that name; ``there``, if it has ended, is archived.
 
     ``fields`` go into the record, ``contents`` are the files of the folder, ``base`` names a run without a name.
 
     Raises:
-        RunExistsError: a run of that name is queued or active.
+        RunExistsError: ``there`` is queued or active, or by now another run has the name.
     """
     from localrun.model.request import Request
 
@@ -62,7 +67,9 @@ def function(
     if request.name is None and path is None:
         return _with_a_free_name(base, config, request, given, contents, always_suffix=True, path=None)
     name = request.name or os.path.basename(os.path.abspath(path or ""))
-    return _replacing(name, config, request, given, contents, path)
+    if there is not None and not there.status.is_terminal():
+        raise RunExistsError(f"run {name} is {there.status} already: wait for it, stop it, or choose another name")
+    return _submit(name, config, request, given, contents, path, None if there is None else there.run_uid)
 
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
@@ -114,24 +121,6 @@ def _with_a_free_name(
     raise RunExistsError(f"name: no free name was found for {base!r}")
 
 
-def _replacing(
-    name: str,
-    config: RunConfig,
-    request: Request,
-    fields: Mapping[str, Any],
-    contents: Mapping[str, bytes],
-    path: str | None,
-) -> Run:
-    folder = RunFolder(folder_of(name, path))
-    try:
-        there = records.read(folder)
-    except RunNotFoundError:
-        return _submit(name, config, request, fields, contents, path, None)
-    if not records.status(there).is_terminal():
-        raise RunExistsError(f"run {name} is {there['status']} already: wait for it, stop it, or choose another name")
-    return _submit(name, config, request, fields, contents, path, there["uid"])
-
-
 def _submit(
     name: str,
     config: RunConfig,
@@ -170,8 +159,8 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
     asked = {
         field: getattr(request, field)
         for field in (
-            "env_variables", "cluster", "nodes", "gpu_type", "gpus", "cpus", "memory", "priority", "max_retries",
-            "retry_on_system_failure", "max_duration", "stop_grace",
+            "env_variables", "cluster", "nodes", "gpu_type", "gpus", "cpus", "memory", "priority", "preemptible",
+            "max_retries", "retry_on_system_failure", "max_duration", "stop_grace",
         )
     }  # fmt: skip
     given: dict[str, Any] = {
@@ -222,10 +211,11 @@ def is_free(name: str, path: str | None = None) -> bool:
     return not os.path.lexists(folder_of(name, path))
 
 
-def cached_or_active(name: str, path: str | None = None) -> Run | None:
-    """The run of that name if it completed, or waits or works; None if there is none or it ended otherwise."""
+def find(name: str | None, path: str | None = None) -> Run | None:
+    """The run of that name, or in that place; None if there is none."""
+    from localrun.model.request import validate_name
+
     try:
-        run = Run.load(folder_of(name, path))
+        return Run.load(folder_of(validate_name(name) if path is None else "", path))
     except RunNotFoundError:
         return None
-    return run if run.status is RunStatus.COMPLETED or not run.status.is_terminal() else None

@@ -9,8 +9,10 @@ It leaves when nothing is left in the queue, deciding so under the queue lock, s
 from __future__ import annotations
 
 import bisect
+import errno
 import gc
 import os
+import resource
 import select
 import signal
 import sys
@@ -31,6 +33,7 @@ _TICK_S = 5.0
 _SOON_S = 0.05
 _LOG_LIMIT = 1 << 20
 _MAX_RECOVERY_PAUSE_S = 60.0
+_ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def ensure(queue: Queue) -> None:
@@ -38,16 +41,17 @@ def ensure(queue: Queue) -> None:
     if queue.dispatcher_pid() is not None:
         return
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = (
-        "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-        "from localrun.engine.dispatcher import main; main(sys.argv[2])"
-    )
     # Not a part of the run it may be started from, nor marked as one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCALRUN_RUN_")}
     silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    argv = [sys.executable, "-P", "-c", code, root, queue.home]
-    pid = os.posix_spawn(sys.executable, argv, environment, file_actions=silent, setsid=True)
-    os.waitpid(pid, 0)
+    argv = [sys.executable, "-P", "-c", processes.SERVICE_PROGRAM, root, queue.home]
+    pid = os.posix_spawn(
+        sys.executable, argv, environment, file_actions=silent, setsid=True, setsigmask=(), setsigdef=_ALL_SIGNALS
+    )
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # a submitter that ignores SIGCHLD: the kernel has collected it
 
 
 def main(home: str) -> None:
@@ -55,7 +59,7 @@ def main(home: str) -> None:
     if os.fork():
         os._exit(0)  # the caller goes on; nobody is our parent any more
     os.setsid()
-    os.chdir("/")
+    _become_nobodys()
     queue = Queue(home)
     lock = files.ProcessLock.try_acquire(queue.dispatcher_lock)
     if lock is None:
@@ -66,6 +70,16 @@ def main(home: str) -> None:
     except Exception:  # noqa: BLE001 - the log is the only place left to say it
         log(f"the dispatcher ends by an error of its own:\n{_traceback()}")
         os._exit(1)
+
+
+def _become_nobodys() -> None:
+    """Let go of what came from the submitter that happened to be first: its folder, its files, its umask."""
+    os.chdir("/")
+    os.umask(0o077)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # A descriptor for every supervisor, however many.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _traceback() -> str:
@@ -120,7 +134,7 @@ class Dispatcher:
         for number in (signal.SIGCHLD, signal.SIGINT, NEWS, STOP):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # runs go on; whoever comes next starts another one
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # not ignored, which a run would inherit
         processes.become_subreaper()
         gc.collect()
         processes.trim_memory()
@@ -181,7 +195,7 @@ class Dispatcher:
         try:
             lock = self._take(ticket)
         except OSError as error:
-            self._discard(ticket, error.strerror)
+            self._unreachable(ticket, error)
             return
         if lock is None:
             self._watch_recorded(ticket)
@@ -234,7 +248,10 @@ class Dispatcher:
                 lock = files.ByteLock.try_acquire(self._queue.path(SUBMITTING, name))
                 if lock is None:
                     continue
-                ticket = self._read(SUBMITTING, name)
+                try:
+                    ticket = self._queue.read(SUBMITTING, name)
+                except LocalrunError:
+                    ticket = None  # its writing broke off, and with it the submission: nothing else was made
                 if ticket is not None:
                     self._clean_submission(ticket)
                 self._queue.drop(name, SUBMITTING)
@@ -293,7 +310,7 @@ class Dispatcher:
         try:
             lock = self._take(ticket)
         except OSError as error:
-            self._discard(ticket, error.strerror)
+            self._unreachable(ticket, error)
             return
         if lock is None:
             # The supervisor of its last attempt is about to leave.
@@ -311,6 +328,13 @@ class Dispatcher:
     def _take(self, ticket: Ticket) -> files.ByteLock | None:
         """The run's lock, which its supervisor will hold; None if one does already."""
         return files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
+
+    def _unreachable(self, ticket: Ticket, error: OSError) -> None:
+        """Give up a run whose folder is gone; wait for one whose file system is not to be had now."""
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            self._discard(ticket, error.strerror)
+        elif ticket.name in self._waiting:
+            self._delay(ticket._replace(not_before=time.time() + _MAX_RECOVERY_PAUSE_S / 10))
 
     def _discard(self, ticket: Ticket, why: object) -> None:
         """Give up a ticket behind which there is no run any more."""

@@ -92,6 +92,9 @@ def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: in
         ending = command_ended(wait_status, rank)
         if ending.reason == Reason.KILLED:
             return ending
+        if ending.exit_code == os.EX_IOERR:
+            message = "what came of the call could not be written: free space, or make the run's folder writable"
+            return ending._replace(message=message)
         message = f"the function left the process by exit code {ending.exit_code} and returned nothing"
         return ending._replace(status=RunStatus.FAILED, reason=Reason.ERROR, message=message, failed_rank=rank)
     if "result" in outcome:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from localrun import files
 
 # In the environment of every process of a run: what finds them again after their supervisor was killed.
 MARK = "LOCALRUN_RUN_UID"
+
+# What the interpreter of a dispatcher is told to execute. It stands in its command line, and in its forks'.
+SERVICE_PROGRAM = (
+    "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
+    "from localrun.engine.dispatcher import main; main(sys.argv[2])"
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -64,7 +70,9 @@ def look(pid: int) -> Process | None:
         return None
     # The command, in parentheses, may itself hold spaces and parentheses: the fields start after the last one.
     fields = text[text.rindex(b")") + 2 :].split()
-    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"))
+    # A process whose first thread has ended looks like a zombie while its other threads work on.
+    ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), ended)
 
 
 def snapshot() -> dict[int, Process]:
@@ -73,15 +81,17 @@ def snapshot() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None and not process.zombie}
 
 
-def descendants(of: Iterable[int], processes: Mapping[int, Process], *, without: Iterable[int] = ()) -> set[int]:
-    """The pids below these, not they themselves; a pid in ``without`` is left out together with all below it."""
+def descendants(
+    of: Iterable[int], processes: Mapping[int, Process], *, without: Callable[[int], bool] = lambda pid: False
+) -> set[int]:
+    """The pids below these, not they themselves; one that ``without`` says is left out together with all below it."""
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
-    skip, found, todo = set(without), set(), list(of)
+    found, todo = set[int](), list(of)
     while todo:
         for pid in children.get(todo.pop(), ()):
-            if pid not in found and pid not in skip:
+            if pid not in found and not without(pid):
                 found.add(pid)
                 todo.append(pid)
     return found
@@ -99,12 +109,12 @@ def mark_of(pid: int) -> str | None:
     return next((entry[len(prefix) :].decode() for entry in _environment(pid) if entry.startswith(prefix)), None)
 
 
-def command_line(pid: int) -> bytes:
-    """A process's command line as the kernel keeps it; empty if it is gone."""
+def is_service(pid: int) -> bool:
+    """True for a dispatcher and for the supervisors forked from it, of whatever home: they are no part of any run."""
     try:
-        return files.read(f"/proc/{pid}/cmdline")
+        return SERVICE_PROGRAM.encode() in files.read(f"/proc/{pid}/cmdline").split(b"\0")
     except OSError:
-        return b""
+        return False
 
 
 def send(process: Process, number: int) -> bool:

@@ -20,6 +20,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from localrun import files
@@ -72,12 +73,16 @@ class Ticket(NamedTuple):
         return json.dumps({"uid": self.uid, "name": self.run, "request": request, "submission": submission}).encode()
 
     @classmethod
+    def of(cls, fields: Mapping[str, Any], name: str) -> Ticket:
+        """The ticket of that name from a record, or what ``encode`` made."""
+        need = Need(fields["request"]["cpus"], fields["request"]["memory"])
+        return cls(name, fields["uid"], fields["name"], need=need, **fields["submission"])
+
+    @classmethod
     def decode(cls, name: str, data: bytes) -> Ticket:
         """A ticket from its file's name and content; ValueError if it isn't one."""
         try:
-            fields: dict[str, Any] = json.loads(data)
-            need = Need(fields["request"]["cpus"], fields["request"]["memory"])
-            return cls(name, fields["uid"], fields["name"], need=need, **fields["submission"])
+            return cls.of(json.loads(data), name)
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a ticket: {error}") from None
 
@@ -179,6 +184,10 @@ class Queue:
     def find(self, state: str, uid: str) -> str | None:
         """The name of a run's ticket if it is in that state."""
         return next((name for name in self.names(state) if name.endswith(uid)), None)
+
+    def holds(self, uid: str) -> bool:
+        """True if a run has a ticket in any state. Decisive only under the queue lock."""
+        return any(self.find(state, uid) for state in _STATES)
 
     def move(self, name: str, source: str, target: str) -> bool:
         """Move a ticket between states; False if it wasn't in ``source``. The caller holds the queue lock."""

@@ -10,11 +10,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from typing import Any
 
-from localrun import files
-from localrun.engine import dispatcher
-from localrun.engine.queue import SUBMITTING, WAITING, Need, Queue, Ticket, context_key, encode_context, ticket_name
+from localrun import files, settings
+from localrun.engine import dispatcher, surroundings
+from localrun.engine.queue import (
+    ACTIVE,
+    SUBMITTING,
+    WAITING,
+    Need,
+    Queue,
+    Ticket,
+    context_key,
+    encode_context,
+    ticket_name,
+)
 from localrun.errors import RunExistsError, RunNotFoundError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -41,6 +50,7 @@ def submit(
         RunExistsError: the path is taken (by another run than ``replace_uid``). Nothing was changed.
         SystemFailureError: the runs folder can't be written.
     """
+    settings.idle_seconds()  # refused here: the dispatcher could tell nobody
     queue.prepare()
     parent, base = os.path.split(path)
     records.advance(record, RunStatus.QUEUED)
@@ -49,8 +59,13 @@ def submit(
             submission.assemble(contents)
             submission.accept(replace_uid)
     except OSError as error:
-        raise SystemFailureError(f"run {record['name']} could not be submitted: {error.strerror} ({parent})") from error
+        raise _could_not("submitted", record["name"], parent, error) from error
     return record
+
+
+def _could_not(what: str, name: str, where: str, error: OSError) -> SystemFailureError:
+    place = error.filename or where
+    return SystemFailureError(f"run {name} could not be {what}: {error.strerror} ({os.fspath(place)})")
 
 
 def resubmit(queue: Queue, folder: RunFolder, need: Need) -> Record:
@@ -58,16 +73,23 @@ def resubmit(queue: Queue, folder: RunFolder, need: Need) -> Record:
 
     Raises:
         IllegalTransitionError: the run has not ended.
+        SystemFailureError: its folder or the queue can't be written. Nothing was changed.
     """
+    settings.idle_seconds()
     queue.prepare()
 
     def restart(record: Record) -> None:
         records.advance(record, RunStatus.PENDING)
         records.advance(record, RunStatus.QUEUED)
 
-    with _Submission(queue, records.read(folder), folder.path, "", need) as submission:
-        record = records.update(folder, restart, sync=True)
-        submission.enqueue()
+    before = records.read(folder)
+    try:
+        with _Submission(queue, before, folder.path, "", need) as submission:
+            submission.keep_environment()
+            record = records.update(folder, restart, sync=True)
+            submission.enqueue()
+    except OSError as error:
+        raise _could_not("started again", before["name"], folder.path, error) from error
     return record
 
 
@@ -83,20 +105,47 @@ def ensure_progress(queue: Queue) -> None:
         dispatcher.ensure(queue)
 
 
-def withdraw(queue: Queue, uid: str) -> None:
+def readmit(queue: Queue, folder: RunFolder, record: Record) -> bool:
+    """Give a run that has not ended its ticket back if it was lost, damaged, say, or with the queue's folder.
+
+    False if the folder is not the one that was submitted, but a copy: nobody's to execute.
+    """
+    if queue.holds(record["uid"]):
+        return True
+    asked = record.get("submission") or {}
+    if asked.get("folder") != folder.path or record["host"] != os.uname().nodename:
+        return False
+    queue.prepare()
+    with queue.lock():
+        record = records.read(folder)
+        status = records.status(record)
+        if status.is_terminal() or records.is_supervised(folder) or queue.holds(record["uid"]):
+            return True
+        ticket = Ticket.of(record, ticket_name(record["request"]["priority"], record["uid"]))
+        files.replace(queue.path(ACTIVE if status.is_active() else WAITING, ticket.name), ticket.encode(), sync=True)
+    announce(queue)
+    return True
+
+
+def withdraw(queue: Queue, folder: RunFolder, uid: str) -> None:
     """Take a run's ticket out of the waiting ones, after its record says that it won't start."""
     with queue.lock():
         name = queue.find(WAITING, uid)
-        if name is not None:
+        # It may have been started again since.
+        if name is not None and records.status(records.read(folder)).is_terminal():
             queue.drop(name, WAITING)
+    queue.wake("")
 
 
 def archive(path: str, uid: str) -> str:
     """Move an ended run's folder out of its name's way; returns where it lies now. The caller holds the queue lock."""
     parent, base = os.path.split(path)
+    if os.path.basename(parent) == ARCHIVE:
+        return path
     os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
     target = f"{parent}/{ARCHIVE}/{base}.{uid}"
-    os.rename(path, target)
+    with records.held(RunFolder(path)):  # whoever writes to its record meanwhile finds that it is gone
+        os.rename(path, target)
     return target
 
 
@@ -105,7 +154,7 @@ class _Submission:
 
     def __init__(self, queue: Queue, record: Record, path: str, building: str, need: Need) -> None:
         self._queue = queue
-        self._context = encode_context(submitter_context())
+        self._context = encode_context(surroundings.of_this_process())
         self.ticket = Ticket(
             name=ticket_name(record["request"]["priority"], record["uid"]),
             uid=record["uid"],
@@ -141,6 +190,7 @@ class _Submission:
         os.makedirs(os.path.dirname(building.path), exist_ok=True)
         os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
+        self._unsynced.append(files.create(building.lock, b""))
         for name, data in contents.items():
             self._unsynced.append(files.create(f"{building.path}/{name}", data))
         try:
@@ -150,6 +200,7 @@ class _Submission:
 
     def accept(self, replace_uid: str | None) -> None:
         """Give the folder its name and the ticket its place: the moment in which the run is accepted."""
+        self.keep_environment()
         with self._queue.lock():
             if replace_uid is not None:
                 self._make_way(replace_uid)
@@ -166,18 +217,26 @@ class _Submission:
                 if error.errno == errno.ENOTEMPTY:
                     raise RunExistsError(f"{self.ticket.folder} exists already") from None
                 raise
-            self._enqueue_locked()
+            try:
+                self._queue.move(self.ticket.name, SUBMITTING, WAITING)
+            except OSError:
+                os.rename(self.ticket.folder, self.ticket.building)  # refused as a whole
+                raise
         self._announce_and_sync()
+
+    def keep_environment(self) -> None:
+        """Have what the run inherits where it will be looked for. Our ticket keeps it from being tidied away."""
+        with self._queue.lock():
+            self._queue.keep_environment(self.ticket.environment, self._context)
 
     def enqueue(self) -> None:
-        """Give the ticket its place; from here on the run is the dispatcher's."""
+        """Give the ticket of a restart its place; from here on the run is the dispatcher's."""
         with self._queue.lock():
-            self._enqueue_locked()
+            old = self._queue.find(WAITING, self.ticket.uid)
+            if old is not None:
+                self._queue.drop(old, WAITING)  # of a stop that has not come to that yet
+            self._queue.move(self.ticket.name, SUBMITTING, WAITING)
         self._announce_and_sync()
-
-    def _enqueue_locked(self) -> None:
-        self._queue.keep_environment(self.ticket.environment, self._context)
-        self._queue.move(self.ticket.name, SUBMITTING, WAITING)
 
     def _announce_and_sync(self) -> None:
         """Let the run start, and meanwhile make it survive a power cut: it is promised when the submission returns.
@@ -201,12 +260,3 @@ class _Submission:
         archive(folder.path, uid)
 
 
-def submitter_context() -> dict[str, Any]:
-    """What a process run inherits from its submitter: the environment and the umask."""
-    return {"environ": dict(os.environ), "umask": _umask()}
-
-
-def _umask() -> int:
-    # os.umask can only be read by setting it, which other threads would see.
-    _, found, rest = files.read("/proc/self/status").partition(b"Umask:\t")
-    return int(rest[:4], 8) if found else 0o022

@@ -50,6 +50,7 @@ class Supervisor:
         self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
+        self._exited = 0  # children so far, adopted orphans among them
         self._clock = clock
 
     # -- the two ways through ---------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Supervisor:
         except (IllegalTransitionError, LocalrunError) as error:
             self._log(f"run {self._ticket.run} was not started: {error}")
             return
-        launcher = ProcessLauncher(record, self._folder, spare=self._spare())
+        launcher = ProcessLauncher(record, self._folder)
         try:
             record = self._start(record, launcher)
         except CannotStartError as error:
@@ -88,7 +89,7 @@ class Supervisor:
         cause = _stop_cause(record) or Cause(
             RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
         )
-        launcher = LostProcessLauncher(record, self._folder, spare=self._spare(), dispatcher=dispatcher)
+        launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
         self._terminate(launcher, record, cause)
         self._finish(outcome.stopped(cause, {}))
 
@@ -139,19 +140,30 @@ class Supervisor:
 
     def _watch(self, record: Mapping[str, Any]) -> Cause | None:
         """Wait until the run ends by itself (None) or is to be ended."""
-        deadline = _deadline(record)
         while True:
             self._reap()
             if len(self._exits) == len(self._ranks):
                 return None
-            cause = self._cause(deadline)
+            record = self._reread(record)
+            deadline = _deadline(record)
+            cause = self._cause(record, deadline)
             if cause:
                 return cause
             if self._unwritten is not None and self._note(self._unwritten):
                 self._unwritten = None
             self._wait(None if deadline is None else deadline - time.time())
 
-    def _cause(self, deadline: float | None) -> Cause | None:
+    def _reread(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record, read again if there was a signal that it has changed."""
+        if NEWS not in self._signals:
+            return record
+        self._signals.discard(NEWS)
+        try:
+            return records.read(self._folder)
+        except LocalrunError:
+            return record  # a damaged record stops nobody's work
+
+    def _cause(self, record: Mapping[str, Any], deadline: float | None) -> Cause | None:
         if signal.SIGTERM in self._signals:
             message = "its supervisor was asked to end (SIGTERM), as when the machine shuts down"
             return Cause(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message)
@@ -159,13 +171,7 @@ class Supervisor:
             return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
         if STOP in self._signals:
             return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
-        if NEWS not in self._signals:
-            return None
-        self._signals.discard(NEWS)
-        try:
-            return _stop_cause(records.read(self._folder))
-        except LocalrunError:
-            return None  # a damaged record stops nobody's work
+        return _stop_cause(record)
 
     def _wait(self, timeout: float | None) -> None:
         """Sleep until a signal, a log's growth or the timeout."""
@@ -194,6 +200,7 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
+            self._exited += 1
             if pid in self._ranks:
                 self._exits[self._ranks[pid]] = wait_status
 
@@ -213,14 +220,20 @@ class Supervisor:
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
             left = launcher.alive() if self._reap() or self._is_recovering() else []
-        pause = _KILL_ROUND_S
-        while left:
-            # Rounds, because a process may fork while the others are being killed.
-            left = launcher.signal(signal.SIGKILL)
+        # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
+        # looks in a row found nothing, and nothing has exited in between.
+        pause, empty = 0.0, 0
+        while empty < 2 and self._are_any_left():
             time.sleep(pause)
-            pause = min(pause * 2, 1.0)
+            exited = self._exited
+            left = launcher.signal(signal.SIGKILL)
             self._reap()
-        self._reap()
+            empty = 0 if left or self._exited != exited else empty + 1
+            pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
+
+    def _are_any_left(self) -> bool:
+        """False once there is surely nothing of the run: what lives of it is below a child of ours."""
+        return self._reap() or self._is_recovering()
 
     def _is_recovering(self) -> bool:
         """True if the run's processes are not our children, so that the absence of children says nothing."""
@@ -286,11 +299,6 @@ class Supervisor:
                     told = True
             time.sleep(_WRITE_RETRY_S)
 
-    def _spare(self) -> frozenset[int]:
-        """The dispatcher: one that was started from inside this run is not part of it."""
-        pid = self._queue.dispatcher_pid()
-        return frozenset() if pid is None else frozenset({pid})
-
 
 def _conclude(record: Record, ending: Ending) -> bool:
     """Put an ending into a record; True if the run goes back to the queue for another attempt."""
@@ -301,7 +309,7 @@ def _conclude(record: Record, ending: Ending) -> bool:
     if current is not RunStatus.QUEUED:
         attempt = record["resumptions"][-1]
         attempt.update(facts, status=ending.status.value, reason=ending.reason, message=ending.message)
-        if outcome.retries_left(_attempts(record), ending, record["request"]):
+        if record["stop_requested"] is None and outcome.retries_left(_attempts(record), ending, record["request"]):
             record["supervisor"], record["ranks"] = None, []
             records.add_event(record, "retry", f"attempt {attempt['index']} ended {ending.reason}: {ending.message}")
             records.advance(record, RunStatus.QUEUED, message=f"to be tried again after: {ending.message}")

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from localrun.engine import submission
 from localrun.engine.queue import Queue
 from localrun.engine.watch import CREATED, MODIFIED, REPLACED, Watch
+from localrun.errors import SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
+from localrun.model.status import RunStatus
 
 # How often a waiter makes sure that somebody is at work on what it waits for.
 _PROGRESS_S = 1.0
@@ -33,6 +35,7 @@ def wait_until(
     Raises:
         TimeoutError: ``timeout`` seconds went by first.
         RunNotFoundError: the folder went away.
+        SystemFailureError: the folder is a copy of one whose run had not ended.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watch.borrow() as watch:
@@ -50,14 +53,19 @@ def wait_until(
             if deadline is not None and now >= deadline:
                 raise TimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
             if now >= look_after:
-                ensure_looked_after(queue, folder, record)
+                if not ensure_looked_after(queue, folder, record):
+                    raise SystemFailureError(
+                        f"run {record['name']}: {folder.path} is a copy that was made while it was {record['status']}: "
+                        "nothing looks after it, and it will not end"
+                    )
                 look_after = now + _PROGRESS_S
             watch.wait(min(look_after, deadline or look_after) - now)
 
 
-def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> None:
-    """Start a dispatcher if this run waits for one, or lost its supervisor with none to notice."""
+def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool:
+    """Start a dispatcher if there is work and none is alive; False if nothing will ever look after this run."""
     status = records.status(record)
-    if status.is_terminal() or (status.is_active() and records.is_supervised(folder)):
-        return
+    if status.is_active() and records.is_supervised(folder):
+        return True
     submission.ensure_progress(queue)
+    return status.is_terminal() or status is RunStatus.UNKNOWN or submission.readmit(queue, folder, record)

@@ -11,6 +11,8 @@ import sys
 
 # The submitter's import path, before anything that isn't Python's own is imported. The user's children don't get it.
 sys.path[:] = os.environ.pop("LOCALRUN_SYS_PATH", "\n".join(sys.path)).split("\n")
+# Where this file lies, if the submitter found localrun by an entry that means another folder by now.
+sys.path += {os.path.abspath(f"{__file__}/../../..")}.difference(sys.path)
 
 import threading  # noqa: E402
 from typing import Any  # noqa: E402
@@ -31,9 +33,11 @@ def main() -> None:
         _flush()
         os.close(files.create(folder.outcome(resumption, rank), said))
     except OSError as error:
-        # A full disk: the supervisor is told by the exit code, people by the log.
-        sys.stderr.write(f"localrun: the outcome of the call could not be written: {error}\n")
-        sys.exit(1)
+        # A full disk: the supervisor is told by the exit code, people by the log, if that can be written.
+        try:
+            os.write(2, f"localrun: the outcome of the call could not be written: {error}\n".encode())
+        finally:
+            os._exit(os.EX_IOERR)
     if said.startswith(b'{"reason"'):
         sys.exit(1)
 

@@ -10,12 +10,16 @@ SUPERVISOR_BYTE = 1
 
 
 class RunFolder:
-    """The layout of one run folder (``SPEC`` section 1). Paths are text: they are made on the hot path."""
+    """The layout of one run folder. Paths are text: they are made on the hot path.
 
-    __slots__ = ("path",)
+    ``uid``, if given, says which run's it is: whoever reads or changes the record there is told if it is another's.
+    """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    __slots__ = ("path", "uid")
+
+    def __init__(self, path: str | os.PathLike[str], uid: str | None = None) -> None:
         self.path = os.fspath(path)
+        self.uid = uid
 
     @property
     def record(self) -> str:

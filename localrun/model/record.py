@@ -108,22 +108,37 @@ def read(folder: RunFolder) -> Record:
     """A run's record as it is on disk.
 
     Raises:
-        RunNotFoundError: there is no such folder.
+        RunNotFoundError: there is no such folder, or another run's than ``folder.uid``.
         NotARunError: the folder has no ``config.json``.
         SystemFailureError: ``config.json`` is not the record of a run.
     """
     try:
-        record = files.read_json(folder.record)
-    except (FileNotFoundError, NotADirectoryError):
-        if not os.path.isdir(folder.path):
-            raise RunNotFoundError(f"no run at {folder.path}") from None
-        raise NotARunError(f"{folder.path} is not a run folder: it has no config.json") from None
+        try:
+            record = files.read_json(folder.record)
+        except (FileNotFoundError, NotADirectoryError):
+            record = _read_inside(folder)
     except ValueError as error:
         raise SystemFailureError(f"{folder.record} is not readable as JSON ({error})") from None
     if not isinstance(record, dict) or not record.keys() >= _REQUIRED:
         missing = ", ".join(sorted(_REQUIRED - record.keys())) if isinstance(record, dict) else "everything"
         raise SystemFailureError(f"{folder.record} is not the record of a run: it lacks {missing}")
+    if folder.uid not in (None, record["uid"]):
+        raise RunNotFoundError(f"run {record['name']} at {folder.path} is another one by now")
     return record
+
+
+def _read_inside(folder: RunFolder) -> Any:
+    """Read the record by way of the folder's descriptor, which tells a folder that has none from one not there yet."""
+    try:
+        inside = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunNotFoundError(f"no run at {folder.path}") from None
+    try:
+        return files.read_json(f"/proc/self/fd/{inside}/config.json")
+    except FileNotFoundError:
+        raise NotARunError(f"{folder.path} is not a run folder: it has no config.json") from None
+    finally:
+        os.close(inside)
 
 
 def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = False) -> Record:
@@ -131,7 +146,7 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
 
     ``change`` edits the mapping in place; if it raises, nothing is written. With ``sync`` it survives a power cut.
     """
-    with _lock(folder):
+    with held(folder):
         record = read(folder)
         before = status(record)
         change(record)
@@ -159,7 +174,8 @@ _REQUIRED = frozenset(
 )
 
 
-def _lock(folder: RunFolder) -> files.ByteLock:
+def held(folder: RunFolder) -> files.ByteLock:
+    """The record's lock, held: for what must not happen while somebody changes the record."""
     try:
         return files.ByteLock.acquire(folder.lock, RECORD_BYTE)
     except (FileNotFoundError, NotADirectoryError):

@@ -59,6 +59,7 @@ class Request:
     memory: int = 0  # bytes; 0 asks for none in particular
     # scheduling
     priority: str = "auto"
+    preemptible: bool = False
     max_retries: int = 0
     retry_on_system_failure: bool = False
     max_duration: float | None = None  # hours
@@ -133,7 +134,7 @@ def validate_metadata(value: Any, field: str = "metadata") -> dict[str, Any]:
 _NAME_MARKS = "._-"
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + _NAME_MARKS)
 _SCRIPTS = (".py", ".sh", ".R", ".jl", ".js", ".pl", ".rb", ".lua", ".ipynb")
-_PREPARATIONS = {"cd", "export", "source", ".", "set", "ulimit", "umask", "mkdir", "module", "echo", "sleep"}
+_PREPARATIONS = {"cd", "export", "source", ".", "set", "ulimit", "umask", "mkdir", "module", "echo", "sleep", "exit"}
 _PREPARATIONS |= {"pip", "conda", "apt-get", "git", "wget", "curl"}
 _WRAPPERS = {"sudo", "env", "/usr/bin/env", "exec", "time", "nohup", "command"}
 
@@ -151,8 +152,13 @@ def _simple_commands(command: str) -> list[list[str]]:
         except ValueError:  # a quotation that ends in another line
             tokens = line.split()
         words: list[str] = []
+        is_target = False
         for token in [*tokens, ";"]:
-            if not token or token[0] in "();<>|&":
+            if is_target:
+                is_target = False
+            elif "<" in token or ">" in token:
+                is_target = True  # what is read from or written to comes next
+            elif not token or token[0] in "();|&":
                 found.append(words)
                 words = []
             elif words or (token not in _WRAPPERS and "=" not in token):
@@ -322,6 +328,7 @@ _RULES: dict[str, _Rule] = {
     "compute.cpus": _number(),
     "compute.memory": parse_size,
     "scheduling.priority": _priority,
+    "scheduling.preemptible": _flag,
     "scheduling.max_retries": _number(whole=True),
     "scheduling.retry_on_system_failure": _flag,
     "scheduling.max_duration": _number(above_zero=True),

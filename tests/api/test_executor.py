@@ -85,7 +85,6 @@ def test_shutdown_without_waiting_returns_at_once(home: Home) -> None:
     assert future.result(60) == "go\n"
 
 
-@pytest.mark.xfail(strict=True, reason="the thread that fulfils is quicker than cancel")
 def test_a_waiting_call_is_cancelled(home: Home) -> None:
     blocker = submit("blocker", "sleep 1000", cpus=CPUS)
     wait_until(lambda: home.status("blocker") == "RUNNING")
@@ -112,7 +111,6 @@ def test_a_running_call_is_not_cancelled_and_goes_on(home: Home) -> None:
         assert not future.cancel()
 
 
-@pytest.mark.xfail(strict=False, reason="the thread that fulfils is quicker than cancel")
 def test_a_call_that_has_just_started_is_not_stopped_by_cancel(home: Home) -> None:
     """Cancel looks, sees it waiting, and it starts: then it must go on."""
     for _ in range(10):
@@ -125,7 +123,6 @@ def test_a_call_that_has_just_started_is_not_stopped_by_cancel(home: Home) -> No
                 assert future.result(60) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="the thread that fulfils is quicker than cancel")
 def test_shutdown_cancels_what_waits(home: Home) -> None:
     os.mkfifo(home.place / "gate")
     executor = Executor(cpus=CPUS)
@@ -180,7 +177,6 @@ def test_several_threads_submit(home: Home) -> None:
         assert [future.result(60) for future in inner] == [2 * i for i in range(12)]
 
 
-@pytest.mark.xfail(strict=True, reason="an executor keeps its watch")
 def test_executors_leave_no_descriptor_behind(home: Home) -> None:
     """A user has 128 inotify instances by default."""
     with Executor() as executor:

@@ -74,7 +74,6 @@ class TestFullDisk:
         filler.unlink()
         assert submit("run", "true", path=disk / "run").wait(30).status is RunStatus.COMPLETED
 
-    @pytest.mark.xfail(strict=True, reason="start_run: OSError instead of SystemFailureError")
     def test_a_home_that_is_full_refuses_too(self, home: Home, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOCALRUN_HOME", str(disk / "home"))
         inner = Home(disk / "home", disk)
@@ -95,15 +94,7 @@ class TestFullDisk:
 
     @pytest.mark.parametrize(
         "pages",
-        [
-            pytest.param(
-                pages,
-                marks=[pytest.mark.xfail(strict=True, reason="it stays QUEUED without a ticket")]
-                if 2 <= pages <= 4
-                else [],
-            )
-            for pages in range(1, 9)
-        ],
+        range(1, 9),
     )
     def test_a_home_with_room_for_a_part_of_a_submission(
         self, home: Home, disk: Path, monkeypatch: pytest.MonkeyPatch, pages: int
@@ -153,7 +144,6 @@ class TestFullDisk:
         with pytest.raises((OSError, localrun.RunFailedError), match="No space left"):
             run.result()
 
-    @pytest.mark.xfail(strict=True, reason="the message says only that nothing was returned")
     def test_a_function_whose_disk_is_full_fails_and_says_so(self, home: Home, disk: Path) -> None:
         place = str(disk)
 
@@ -225,7 +215,6 @@ class TestFullDisk:
 
 
 class TestReadOnlyFolder:
-    @pytest.mark.xfail(strict=True, reason="its ticket is dropped, and it stays QUEUED")
     def test_a_run_whose_folder_became_read_only_before_it_started(self, home: Home) -> None:
         blocker = submit("blocker", "sleep 1000", cpus=CPUS)
         path = home.place / "run"
@@ -252,7 +241,6 @@ class TestReadOnlyFolder:
         record = record_of(path)
         assert (record["status"], record["reason"], record["exit_code"]) == ("FAILED", "Error", 3)
 
-    @pytest.mark.xfail(strict=True, reason="its ticket is dropped, and it stays RUNNING")
     def test_a_run_whose_folder_became_read_only_and_whose_supervisor_is_lost(self, home: Home) -> None:
         path = home.place / "run"
         run = submit("run", "sleep 1000", path=path, cpus=CPUS)
@@ -314,7 +302,6 @@ class TestAsSomebodyElse:
         assert child.returncode == 0, child.stderr
         return child.stdout
 
-    @pytest.mark.xfail(strict=True, reason="its ticket is dropped, and it stays QUEUED")
     def test_a_folder_without_write_permission(self, home: Home, place: Path) -> None:
         out = self.run_as_nobody(
             """

@@ -68,7 +68,6 @@ def all_together(project: Path, call: str, count: int) -> list[tuple[str, str]]:
     return results
 
 
-@pytest.mark.xfail(strict=False, reason="a caller that is slow makes again what another has made meanwhile")
 @pytest.mark.parametrize("arguments", ["7, run_name='it'", "7", "x=7"])
 def test_32_callers_of_one_name_make_one_run(home: Home, project: Path, arguments: str) -> None:
     call = f"print(project.slow.get_or_call({arguments}))"
@@ -80,17 +79,16 @@ def test_32_callers_of_one_name_make_one_run(home: Home, project: Path, argument
     assert run.status is RunStatus.COMPLETED
 
 
-@pytest.mark.xfail(strict=True, reason="it is archived and made again, as if it had been there before")
 def test_a_caller_that_is_slow_does_not_replace_what_another_has_made(home: Home, project: Path) -> None:
     """It saw no run of that name, and is held up while it pickles the function; meanwhile another caller is served."""
     call = """
-from localrun.model.pickles import payload
-original = payload.dumps_function
+from localrun.model.pickles import travel
+original = travel.dumps_function
 def slow(function):
     print("held up", flush=True)
     sys.stdin.readline()
     return original(function)
-payload.dumps_function = slow
+travel.dumps_function = slow
 print(project.slow.get_or_call(7, run_name="it"))
 """
     slow = start_python(CALL.format(call=call), project, stdin=-1)

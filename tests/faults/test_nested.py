@@ -111,8 +111,7 @@ def start_dispatcher_inside(home: Home, outer: Outer) -> int:
     return new
 
 
-KILLED = pytest.mark.xfail(strict=True, reason="all that descends from the supervisor is killed as the run's")
-HOW = [pytest.param("ends", marks=KILLED), pytest.param("is stopped", marks=KILLED), "loses its supervisor"]
+HOW = ["ends", "is stopped", "loses its supervisor"]
 
 
 @pytest.mark.parametrize("how", HOW)

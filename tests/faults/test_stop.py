@@ -116,7 +116,6 @@ def test_every_process_gets_the_signal_itself(home: Home) -> None:
     assert sorted(run.stdout().split()) == ["child", "parent", "up"]
 
 
-@pytest.mark.xfail(strict=False, reason="a process that forks and exits while /proc is read is missed")
 def test_a_fork_bomb_ends(home: Home) -> None:
     """New processes appear while the others are killed."""
     code = """
@@ -144,7 +143,6 @@ def test_a_stopped_process_is_killed_too(home: Home) -> None:
     assert all_gone(found)
 
 
-@pytest.mark.xfail(strict=True, reason="such a process is taken for a zombie")
 def test_a_process_whose_first_thread_has_ended_is_killed_too(home: Home) -> None:
     """In /proc it looks like a zombie."""
     program = home.place / "headless.py"
@@ -231,7 +229,6 @@ class TestMoment:
         assert run.status is RunStatus.STOPPED
         assert run.resumption_count == 0
 
-    @pytest.mark.xfail(strict=True, reason="the retry does not ask for a stop")
     def test_a_stop_as_a_run_fails_starts_no_other_attempt(self, home: Home) -> None:
         os.mkfifo(home.place / "go")
         run = submit("run", "echo up; read < go; exit 1", cwd=str(home.place), max_retries=5)

@@ -30,15 +30,7 @@ HOSTILE = ["home", "with spaces 'and' \"quotes\" $HOME `id` \\", "new\nline\t", 
         ("kill -SEGV $$", "FAILED", "Killed", 139, "SIGSEGV", "SIGSEGV"),
         ("kill -KILL $$", "FAILED", "Killed", 137, "SIGKILL", "SIGKILL"),
         ("kill -TERM $$", "FAILED", "Killed", 143, "SIGTERM", "SIGTERM"),
-        pytest.param(
-            "kill -HUP $$",
-            "FAILED",
-            "Killed",
-            129,
-            "SIGHUP",
-            "SIGHUP",
-            marks=pytest.mark.xfail(strict=True, reason="runs are started with SIGHUP ignored"),
-        ),
+        ("kill -HUP $$", "FAILED", "Killed", 129, "SIGHUP", "SIGHUP"),
         ("kill -PIPE $$", "FAILED", "Killed", 141, "SIGPIPE", "SIGPIPE"),
         ("kill -USR1 $$", "FAILED", "Killed", 138, "SIGUSR1", "SIGUSR1"),
         # A shell that outlives its child's signal reports it as a number.
@@ -223,7 +215,6 @@ class TestSurroundings:
         assert int(run.result(60), 8) == umask
         assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o666 & ~umask
 
-    @pytest.mark.xfail(strict=True, reason="logs/ is made with the umask of the first submitter")
     def test_the_runs_own_files_are_private_under_any_umask(self, home: Home) -> None:
         before = os.umask(0)
         try:
@@ -248,7 +239,6 @@ class TestSurroundings:
             os.close(writer)
         assert set(map(int, run.stdout().split())) <= {0, 1, 2, 255}  # 255 is bash's own
 
-    @pytest.mark.xfail(strict=True, reason="runs are started with SIGHUP ignored")
     def test_no_signal_is_blocked_or_ignored(self, home: Home) -> None:
         assert blocked_and_ignored(execute("run", SIGNALS)) == (0, 0)
 
@@ -352,7 +342,6 @@ class TestSubmitters:
         ],
         ids=["all blocked", "SIGCHLD blocked", "SIGCHLD ignored", "many ignored", "in the background"],
     )
-    @pytest.mark.xfail(strict=True, reason="the dispatcher takes on its starter's signal mask and ignored signals")
     def test_signals(self, home: Home, setup: str) -> None:
         run_python(
             f"""
@@ -367,7 +356,6 @@ class TestSubmitters:
         assert run.status is RunStatus.COMPLETED
         assert blocked_and_ignored(run) == (0, 0)
 
-    @pytest.mark.xfail(strict=True, reason="the dispatcher takes on its starter's signal mask")
     def test_a_blocked_signal_keeps_no_run_from_being_stopped(self, home: Home) -> None:
         run_python("""
             import signal
@@ -378,7 +366,6 @@ class TestSubmitters:
         """)
         assert localrun.stop_run("run", timeout=8).status is RunStatus.STOPPED
 
-    @pytest.mark.xfail(strict=True, reason="the dispatcher inherits descriptors")
     def test_the_dispatcher_holds_nothing_of_its_submitters(self, home: Home) -> None:
         """A descriptor that is left open keeps a pipe's reader waiting and a lock held."""
         reader, writer = os.pipe()
@@ -433,7 +420,6 @@ def test_the_dispatcher_leaves_by_itself(home: Home) -> None:
     wait_until(lambda: home.processes() == [])
 
 
-@pytest.mark.xfail(strict=True, reason="it is the dispatcher that finds out, and dies of it")
 def test_a_bad_idle_time_is_refused_before_anything_is_created(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALRUN_IDLE_S", "soon")
     with pytest.raises(localrun.RunConfigError, match="LOCALRUN_IDLE_S"):

@@ -95,7 +95,6 @@ class TestCalls:
             add(1, 2, 3, run_name="run")
         assert not home.path.exists()
 
-    @pytest.mark.xfail(strict=True, reason="compute= wipes out what cpus= has set")
     def test_options(self, home: Home) -> None:
         configured = add.options(cpus=0.5, env_variables={"A": "1"}, max_retries=2, compute={"memory": "1MB"})
         run = configured.run(1, run_name="run")
@@ -302,7 +301,6 @@ class TestOutput:
         assert localrun.get_run_logs(run, tail=1000) == "1\n2\n3\n4\n5\n"
         assert list(localrun.follow_run_logs(run, tail=4)) == ["4\n", "5\n"]
 
-    @pytest.mark.xfail(strict=True, reason="LogText splits at whatever str.splitlines takes for an end")
     def test_lines_end_at_newlines_and_nowhere_else(self, home: Home) -> None:
         run = submit("run", r"printf 'a\rb\fc\n\xe2\x80\xa8d\n'").wait(30)
         assert list(localrun.follow_run_logs(run)) == ["a\rb\fc\n", "\u2028d\n"]
@@ -632,7 +630,6 @@ class TestCodeOfNow:
         done = subprocess.run([sys.executable, "main.py"], cwd=project, capture_output=True, text=True, check=False)
         assert done.stdout == "('old', 'old', 'old')\n", done.stderr
 
-    @pytest.mark.xfail(strict=True, reason="the worker imports localrun by the submitter's path alone")
     def test_a_script_that_changes_its_folder_first(
         self, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -670,6 +667,5 @@ def test_a_caller_without_streams(home: Home, monkeypatch: pytest.MonkeyPatch) -
     assert add(1, run_name="run") == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a decorated function is not pickled by its name")
 def test_functions_pickle(home: Home) -> None:
     assert pickle.loads(pickle.dumps(add)).options(cpus=1)(1) == 2

@@ -102,7 +102,6 @@ class TestMaxDuration:
         blocker.wait(30)
         assert run.wait(30).status is RunStatus.COMPLETED
 
-    @pytest.mark.xfail(strict=True, reason="a supervisor computes its deadline once")
     def test_a_running_run_is_given_another_limit(self, home: Home) -> None:
         run = submit("run", "sleep 1000", max_duration=1)
         wait_until(lambda: home.status("run") == "RUNNING")
@@ -247,7 +246,6 @@ class TestOrder:
         home.all_ended()
         assert starts(home)[:2] == ["small-1", "big"]
 
-    @pytest.mark.xfail(strict=True, reason="withdraw() wakes nobody: they start at the dispatcher's next tick")
     def test_those_a_waiting_one_held_back_start_when_it_is_stopped(self, home: Home) -> None:
         blocker = submit("blocker", "sleep 1000", cpus=CPUS / 2)
         wait_until(lambda: home.status("blocker") == "RUNNING")

@@ -54,7 +54,6 @@ class TestIdentity:
         assert run.wait(30) is run
         assert run.status is RunStatus.COMPLETED
 
-    @pytest.mark.xfail(strict=True, reason="a handle looks at its path, whoever lies there")
     def test_a_handle_on_a_run_that_was_replaced_stays_with_its_run(self, home: Home) -> None:
         @localrun.function
         def double(x: int) -> int:
@@ -74,7 +73,6 @@ class TestIdentity:
         uid = first.run_uid
         assert first.refresh().run_uid == uid
 
-    @pytest.mark.xfail(strict=True, reason="a handle acts on its path, whoever lies there")
     def test_an_old_handle_stops_and_deletes_nobody_else(self, home: Home) -> None:
         @localrun.function
         def waits(seconds: float) -> None:
@@ -92,7 +90,6 @@ class TestIdentity:
         assert second.refresh().metadata == {}
         second.stop()
 
-    @pytest.mark.xfail(strict=True, reason="a waiter looks at the path, whoever lies there")
     def test_one_who_waits_while_it_is_replaced_gets_his_own(self, home: Home) -> None:
         """The waiter of the first run is looking when the second one takes its place."""
 
@@ -519,7 +516,6 @@ class TestChanges:
         with pytest.raises(IllegalTransitionError):
             run.update(priority="high")
 
-    @pytest.mark.xfail(strict=True, reason="AttributeError: 'Request' object has no attribute 'preemptible'")
     def test_update_of_preemptible(self, home: Home) -> None:
         run = submit("run", "sleep 1000")
         try:
@@ -579,7 +575,7 @@ class TestChanges:
             "../out", "/tmp/out", "a/../../out", "", "a//b", "./a", "config.json", "result.pkl", "logs/0/rank_0.out",
             "telemetry/0.jsonl", ".lock", "function.pkl", "inputs.pkl", "parameters.yaml", "exception.pkl", "..",
             "logs", "a/",
-            pytest.param("a\0b", marks=pytest.mark.xfail(strict=True, reason="ValueError: embedded null byte")),
+            "a\0b",
         ],
     )  # fmt: skip
     def test_write_refuses(self, home: Home, path: str) -> None:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from localrun.engine import processes
+from localrun.engine import processes, surroundings
 from localrun.model.folder import RunFolder
 
 WORKER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker.py")
@@ -26,11 +26,9 @@ class CannotStartError(Exception):
 class ProcessLauncher:
     """Starts, finds and signals the processes of one run. The supervisor is their parent and subreaper."""
 
-    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, spare: frozenset[int]) -> None:
-        """``spare``: pids that are never taken for the run's, such as a dispatcher that was started from inside it."""
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder) -> None:
         self._record = record
         self._folder = folder
-        self._spare = spare
 
     def check(self) -> None:
         """Go to the run's working folder, where its ranks start.
@@ -62,9 +60,12 @@ class ProcessLauncher:
         # Python ignores these two signals for itself; a shell pipeline needs them as the system has them.
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
         environment = self._environment(resumption, context)
-        os.umask(context["umask"])
-        try:
+
+        def spawn() -> int:
             return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
+
+        try:
+            return surroundings.start_in(context, spawn)
         except OSError as error:
             raise CannotStartError(f"{argv[0]} could not be started: {error.strerror}") from None
 
@@ -82,8 +83,9 @@ class ProcessLauncher:
     def _of(
         self, everything: dict[int, processes.Process], roots: set[int], seeds: set[int]
     ) -> list[processes.Process]:
-        found = seeds | processes.descendants(roots | seeds, everything, without=self._spare)
-        return [everything[pid] for pid in sorted(found - self._spare - {os.getpid()})]
+        # A dispatcher that was started from inside the run, and all that it looks after, is not a part of it.
+        found = seeds | processes.descendants(roots | seeds, everything, without=processes.is_service)
+        return [everything[pid] for pid in sorted(found - {os.getpid()})]
 
     def _argv(self, rank: int, resumption: int) -> list[str]:
         if self._record["fn_name"] is None:
@@ -123,11 +125,10 @@ class ProcessLauncher:
 class LostProcessLauncher(ProcessLauncher):
     """Finds the processes of a run whose supervisor was killed: by pid, by session, by mark, and as strays."""
 
-    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, spare: frozenset[int], dispatcher: int) -> None:
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, dispatcher: int) -> None:
         """``dispatcher`` inherits the orphans of a supervisor that is killed."""
-        super().__init__(record, folder, spare=spare | {dispatcher})
+        super().__init__(record, folder)
         self._dispatcher = dispatcher
-        self._dispatcher_command = processes.command_line(dispatcher)
 
     def alive(self) -> list[processes.Process]:
         """The processes that are left of the run."""
@@ -138,7 +139,7 @@ class LostProcessLauncher(ProcessLauncher):
         seeds = processes.marked(self._record["uid"], everything)
         seeds |= {process.pid for process in everything.values() if self._in_session(process, everything)}
         seeds |= {process.pid for process in everything.values() if self._is_stray(process)}
-        return self._of(everything, set(), seeds - self._spare)
+        return self._of(everything, set(), {pid for pid in seeds if not processes.is_service(pid)})
 
     def _in_session(self, process: processes.Process, everything: Mapping[int, processes.Process]) -> bool:
         """True for a rank and for what is in a rank's session; the kernel keeps the number while anyone is in it."""
@@ -149,12 +150,5 @@ class LostProcessLauncher(ProcessLauncher):
         return leader is None or leader.start == starts[process.session]
 
     def _is_stray(self, process: processes.Process) -> bool:
-        """True for an orphan without any run's mark: it hid from its own run, and its supervisor is gone.
-
-        The dispatcher's other children are supervisors, forked from it and never executed: they have its command line.
-        """
-        return (
-            process.parent == self._dispatcher
-            and processes.mark_of(process.pid) is None
-            and processes.command_line(process.pid) not in (b"", self._dispatcher_command)
-        )
+        """True for an orphan without any run's mark: it hid from its own run, and its supervisor is gone."""
+        return process.parent == self._dispatcher and processes.mark_of(process.pid) is None

@@ -96,6 +96,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _LRU_CACHE, (obj.__wrapped__, size, typed, functools._CacheInfo), vars(obj)
         if kind in _NAMED_TYPES:
             return self._reduce_named_type(obj)
+        if hasattr(kind, "__reduce_by_value__"):
+            return obj.__reduce_by_value__()
         return super().reducer_override(obj)
 
     def _dynamic_function_reduce(self, func: types.FunctionType) -> Reduced:

@@ -1,0 +1,84 @@
+"""What a process run takes over from its submitter besides its record: environment, umask, CPUs, limits, niceness.
+
+The dispatcher is started by one submitter and serves others, so none of these may come from it. What only a
+privileged process may change (a higher hard limit, a lower niceness) is tried, and otherwise stays the dispatcher's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from localrun import files
+
+_LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+
+
+def of_this_process() -> dict[str, Any]:
+    """The surroundings of this process, as JSON has them."""
+    return {
+        "environ": dict(os.environ),
+        "umask": _umask(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "limits": _limits(),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+    }
+
+
+def start_in(surroundings: Mapping[str, Any], spawn: Callable[[], int]) -> int:
+    """Start a process by ``spawn`` in other surroundings than this process's own; returns its pid."""
+    cpus, limits = os.sched_getaffinity(0), _limits()
+    os.umask(surroundings["umask"])
+    try:
+        _take_on(surroundings["cpus"], surroundings["limits"], limits)
+        pid = spawn()
+    finally:
+        _take_on(cpus, limits, limits)
+        os.umask(0o077)
+    _grant(pid, surroundings, limits)
+    return pid
+
+
+def _limits() -> list[list[int]]:
+    return [list(resource.getrlimit(number)) for number in _LIMITS]
+
+
+def _take_on(cpus: Any, limits: list[list[int]], ours: list[list[int]]) -> None:
+    """Inherited by what is started next: the CPUs, and the soft limits as far as our hard ones go."""
+    if os.sched_getaffinity(0) != set(cpus):
+        try:
+            os.sched_setaffinity(0, cpus)
+        except OSError:
+            pass  # these CPUs are gone
+    for number, (soft, _), (_, hard) in zip(_LIMITS, limits, ours, strict=False):
+        wanted = hard if _exceeds(soft, hard) else soft
+        if resource.getrlimit(number)[0] != wanted:
+            resource.setrlimit(number, (wanted, hard))
+
+
+def _grant(pid: int, surroundings: Mapping[str, Any], ours: list[list[int]]) -> None:
+    """Give the new process what can't be taken on for a moment, because there would be no way back."""
+    for number, wanted, mine in zip(_LIMITS, surroundings["limits"], ours, strict=False):
+        if wanted[1] != mine[1]:
+            _try(resource.prlimit, pid, number, tuple(wanted))
+    if surroundings["nice"] != os.getpriority(os.PRIO_PROCESS, 0):
+        _try(os.setpriority, os.PRIO_PROCESS, pid, surroundings["nice"])
+
+
+def _try(change: Callable[..., object], *arguments: object) -> None:
+    try:
+        change(*arguments)
+    except (OSError, ValueError):
+        pass  # not ours to give, or the process has ended
+
+
+def _exceeds(one: int, other: int) -> bool:
+    return other != resource.RLIM_INFINITY and (one == resource.RLIM_INFINITY or one > other)
+
+
+def _umask() -> int:
+    # os.umask can only be read by setting it, which other threads would see.
+    _, found, rest = files.read("/proc/self/status").partition(b"Umask:\t")
+    return int(rest[:4], 8) if found else 0o022
