@@ -34,7 +34,7 @@ def idle_seconds() -> float:
 
 
 def managed_gpus() -> tuple[str, ...] | None:
-    """The GPUs that localrun may give out: ``LOCALRUN_GPUS``, indices in PCI order or uuids with commas; None means all.
+    """The GPUs that localrun may give out: ``LOCALRUN_GPUS``, indices (PCI order) or uuids, with commas; None is all.
 
     "3:0" is the first MIG instance on the GPU of index 3, and the empty text means no GPU.
 

@@ -78,6 +78,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         monkeypatch.delenv(name)
     monkeypatch.setenv("LOCALRUN_HOME", str(path))
     monkeypatch.setenv("LOCALRUN_IDLE_S", "0.5")
+    monkeypatch.setenv("LOCALRUN_LEASE_DIR", str(tmp_path / "leases"))
     paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(dict.fromkeys(paths)))
     home = Home(path, tmp_path)

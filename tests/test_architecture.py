@@ -119,11 +119,15 @@ def test_environment_variables_are_read_in_one_place() -> None:
     allowed = {
         "localrun.engine.surroundings": {"*"},  # the submitter's, to be kept for the run
         "localrun.engine.dispatcher": {"*"},  # for the dispatcher that is started
+        "localrun.engine.probe": {"*"},  # for the process that asks the driver
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor
         "localrun.cli.terminal": {"COLUMNS", "NO_COLOR", "TERM"},
     }
     uses = {name_of(path): environment_uses(path) for path in MODULES}
-    assert uses.pop("localrun.settings") == {"LOCALRUN_HOME", "LOCALRUN_RUNS_DIR", "LOCALRUN_IDLE_S"}
+    assert uses.pop("localrun.settings") == {
+        "LOCALRUN_HOME", "LOCALRUN_RUNS_DIR", "LOCALRUN_IDLE_S", "LOCALRUN_GPUS", "LOCALRUN_LEASE_DIR",
+        "LD_LIBRARY_PATH",
+    }  # fmt: skip
     wrong = {name: names - allowed.get(name, set()) for name, names in uses.items()}
     assert {name: names for name, names in wrong.items() if names} == {}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from localrun import files
 from localrun.engine import processes, submission
-from localrun.engine.queue import WAITING, Need, Queue, rename_for_priority
+from localrun.engine.queue import WAITING, Queue, rename_for_priority
 from localrun.engine.supervisor import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
 from localrun.model import record as records
@@ -63,8 +63,7 @@ def request_stop(
 
 def restart(queue: Queue, folder: RunFolder) -> Record:
     """Queue an ended run again, with the environment of whoever asks."""
-    request = records.read(folder)["request"]
-    return submission.resubmit(queue, folder, Need(request["cpus"], request["memory"]))
+    return submission.resubmit(queue, folder)
 
 
 def move_to_archive(queue: Queue, folder: RunFolder) -> RunFolder:
@@ -146,7 +145,7 @@ def write(folder: RunFolder, data: Any, path: str) -> None:
     parts = path.split("/")
     if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
-    if (len(parts) == 1 and parts[0] in _OWN_FILES) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
+    if (len(parts) == 1 and _is_own(parts[0])) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")
     target = os.path.join(folder.path, *parts)
     inside = os.path.realpath(folder.path)
@@ -154,6 +153,10 @@ def write(folder: RunFolder, data: Any, path: str) -> None:
         raise RunConfigError(f"path: {path!r} leads out of the run's folder by a link")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     files.replace(target, _as_bytes(data))
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_FILES or (name.endswith(".pkl") and name.startswith(("result.", "exception.")))
 
 
 def _as_bytes(data: Any) -> bytes:

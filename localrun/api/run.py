@@ -16,7 +16,7 @@ from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine import submission
 from localrun.engine.queue import Queue
 from localrun.engine.waiting import ensure_looked_after, wait_until
-from localrun.errors import RunConfigError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
+from localrun.errors import RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.moment import Moment
@@ -165,6 +165,7 @@ class Run:
     memory = property(lambda self: self._requested("memory", 0), doc="The memory it asked for, in bytes; 0: none said.")
     gpus = property(lambda self: self._requested("gpus", 0), doc="The number of GPUs it asked for.")
     gpu_type = property(lambda self: self._requested("gpu_type"), doc="The type of GPU it asked for, or None.")
+    nproc_per_node = property(lambda self: self._requested("nproc_per_node"), doc="Its number of ranks, or None.")
     image = property(lambda self: self._requested("image"), doc="The image of a container run, or None.")
     cluster = property(lambda self: self._requested("cluster") or self._record.get("host"), doc="The machine.")
     node_count = property(lambda self: self._requested("nodes", 1), doc="The number of machines: 1.")
@@ -220,8 +221,9 @@ class Run:
     def result(self, timeout: float | None = None, rank: int | None = None) -> Any:
         """Wait for the end, and return what came of the run.
 
-        A function's return value, or its own exception raised with the run's traceback as its cause; a command's
-        stdout if it completed, its stderr if not.
+        A function's return value (with ``nproc_per_node`` the list of its ranks', or with ``rank`` that one's),
+        or its own exception raised with the run's traceback as its cause; a command's stdout if it completed, its
+        stderr if not.
 
         Raises:
             RunFailedError: it failed and its exception can't be raised here.
@@ -230,15 +232,17 @@ class Run:
             TimeoutError: it has not ended after ``timeout`` seconds.
             ValueError: there is no such rank.
         """
-        if rank not in (None, 0):
-            raise RunConfigError(f"rank: run {self.name} has rank 0 alone, not {rank}")
+        if rank is not None and rank not in range(self.nproc_per_node or 1):
+            raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
         self.wait(timeout)
         if self._record["fn_name"] is None:
-            return self.stdout() if self.status is RunStatus.COMPLETED else self.stderr()
+            return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
         error = self.exception()
         if error is not None:
             raise error
-        return self._load_result()
+        if self.nproc_per_node is None or rank is not None:
+            return self._load_result(rank)
+        return [self._load_result(each) for each in range(self.nproc_per_node)]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the exception with which the run ended; None if it completed."""
@@ -252,10 +256,11 @@ class Run:
     def _own_exception(self) -> BaseException | None:
         from localrun.model.pickles import payload
 
-        if self._record.get("error") is None or not os.path.exists(self._folder.exception):
+        path = self._folder.exception(self.failed_rank if self.nproc_per_node else None)
+        if self._record.get("error") is None or not os.path.exists(path):
             return None
         try:
-            error = payload.load(self._folder.exception, None)
+            error = payload.load(path, None)
         except Exception:  # noqa: BLE001 - whatever keeps it from being unpickled here: its text is in the record
             return None
         if not isinstance(error, Exception):  # SystemExit and its like would end the caller instead of telling it
@@ -271,11 +276,13 @@ class Run:
         where = self._folder.resumption_logs(self.resumption_count)
         return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
 
-    def _load_result(self) -> Any:
+    def _load_result(self, rank: int | None) -> Any:
         from localrun.model.pickles import payload
 
-        stored = self._record["result"]
-        return payload.load(self._folder.result, payload.Stored(stored["size"], stored["sha256"]))
+        stored, path = self._record["result"], self._folder.result()
+        if self.nproc_per_node is not None:
+            stored, path = stored[rank], self._folder.result(rank)
+        return payload.load(path, payload.Stored(stored["size"], stored["sha256"]))
 
     def inputs(self) -> dict[str, Any]:
         """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
@@ -313,6 +320,16 @@ class Run:
 
         lines: Iterator[str] = runs.follow_run_logs(self, rank, **options)
         return lines
+
+    def telemetry(self, resumption: int | None = None) -> list[dict[str, Any]]:
+        """What the run used while it worked, a row every few seconds, of the latest resumption or this one.
+
+        A row has ``time``; ``cpu_percent`` (100 is one CPU) and ``rss`` (bytes) of all its processes; and ``gpus``, for
+        each its ``uuid``, ``utilization`` (percent), ``memory_used`` (bytes) and the number of its ``processes``.
+        """
+        from localrun.api import telemetry
+
+        return telemetry.rows(self._folder, self.resumption_count if resumption is None else resumption)
 
     # -- changing it ------------------------------------------------------------------------------------------------
 

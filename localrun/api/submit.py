@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from localrun.api import control
 from localrun.api.run import Run
 from localrun.engine import submission
 from localrun.engine.capacity import capacity
-from localrun.engine.queue import Need, Queue
+from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -28,6 +30,7 @@ FUNCTION, COMMAND = "FUNCTION", "COMMAND"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NAME_ATTEMPTS = 20
+_GPU_PATIENCE_S = 5.0
 
 
 def command(config: RunConfig, path: str | None = None) -> Run:
@@ -130,7 +133,6 @@ def _submit(
     path: str | None,
     replace_uid: str | None,
 ) -> Run:
-    need = Need(request.cpus, request.memory)
     _refuse_the_impossible(request)
     folder = folder_of(name, path)
     queue = Queue(settings.home())
@@ -138,7 +140,7 @@ def _submit(
     files = dict(contents)
     if request.parameters:
         files["parameters.yaml"] = _yaml(request.parameters)
-    return Run(submission.submit(queue, record, folder, files, need, replace_uid=replace_uid), RunFolder(folder))
+    return Run(submission.submit(queue, record, folder, files, replace_uid=replace_uid), RunFolder(folder))
 
 
 def _refuse_the_impossible(request: Request) -> None:
@@ -151,7 +153,25 @@ def _refuse_the_impossible(request: Request) -> None:
             f"compute.memory: {request.memory} bytes were asked for, and this machine has {has.memory}"
         )
     if request.gpus:
-        raise RunConfigError(f"compute.gpus: {request.gpus} were asked for, and localrun manages none on this machine")
+        _refuse_gpus_there_are_not(request)
+
+
+def _refuse_gpus_there_are_not(request: Request) -> None:
+    """Refuse GPUs that this machine doesn't have, whoever uses those it has. A driver that can't be asked refuses none.
+
+    A GPU that is there and has a problem counts: the run waits until it is well.
+    """
+    from localrun.engine import gpus, placement, probe
+
+    there = probe.inventory(_GPU_PATIENCE_S)
+    if there.problem is not None:
+        warnings.warn(f"GPUs: {there.problem}; the run waits until that is over", RuntimeWarning, stacklevel=2)
+        return
+    need = placement.GpuNeed.of(dataclasses.asdict(request))
+    if len(placement.suitable(need, there.gpus)) < need.number:
+        has = gpus.types(there.gpus)
+        limited = " (LOCALRUN_GPUS limits them)" if settings.managed_gpus() is not None else ""
+        raise RunConfigError(f"compute.gpus: {need} were asked for, and localrun manages {has} here{limited}")
 
 
 def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str, Any], queue: Queue) -> Record:
@@ -159,8 +179,9 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
     asked = {
         field: getattr(request, field)
         for field in (
-            "env_variables", "cluster", "nodes", "gpu_type", "gpus", "cpus", "memory", "priority", "preemptible",
-            "max_retries", "retry_on_system_failure", "max_duration", "stop_grace",
+            "env_variables", "cluster", "nodes", "gpu_type", "gpus", "gpu_memory", "gpu_binding", "gpu_visibility",
+            "allow_shared_gpus", "nproc_per_node", "cpus", "memory", "priority", "preemptible", "max_retries",
+            "retry_on_system_failure", "max_duration", "stop_grace",
         )
     }  # fmt: skip
     given: dict[str, Any] = {

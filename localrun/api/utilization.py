@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from localrun import settings
-from localrun.engine import scheduling
+from localrun.engine import placement, scheduling
 from localrun.engine.capacity import capacity
+from localrun.engine.placement import GpuNeed, Slot, Use
 from localrun.engine.queue import ACTIVE, WAITING, Need, Queue, Ticket
+from localrun.errors import LocalrunError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
+_PATIENCE_S = 5.0
 _NAMED = 3  # so many runs are named in a sentence, the others counted
 
 
@@ -26,7 +31,8 @@ class Waiting(NamedTuple):
 
     ``lacking`` names the resources of ``needs`` that are not free; ``held_by`` are the active runs that have them, and
     ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in
-    seconds since the epoch, until which a retry is delayed. With nothing of these it is about to start.
+    seconds since the epoch, until which a retry is delayed, ``gpus`` what keeps it from GPUs. With nothing of these it
+    is about to start.
     """
 
     position: int
@@ -36,19 +42,22 @@ class Waiting(NamedTuple):
     held_by: tuple[str, ...] = ()
     kept_for: tuple[str, ...] = ()
     not_before: float | None = None
+    gpus: str | None = None
 
     @property
     def about_to_start(self) -> bool:
         """True if nothing keeps it waiting but the moment that a start takes."""
-        return not self.lacking and self.not_before is None
+        return not self.lacking and self.not_before is None and self.gpus is None
 
     def __str__(self) -> str:
         place = f"{ordinal(self.position)} of {self.total}"
         if self.not_before is not None:
             return f"{place}, is tried again at {time.strftime('%H:%M:%S', time.localtime(self.not_before))}"
-        if not self.lacking:
+        if self.about_to_start:
             return f"{place}, about to start"
-        wanted = " and ".join(amount(self.needs, resource) for resource in self.lacking)
+        wanted = " and ".join(
+            [*([self.gpus] if self.gpus else []), *(amount(self.needs, resource) for resource in self.lacking)]
+        )
         holders = [f"held by {_names(self.held_by)}"] if self.held_by else []
         if self.kept_for:
             holders.append(f"kept for {_names(self.kept_for)}, ahead of it")
@@ -70,7 +79,7 @@ def utilization() -> Utilization:
     has, active, waiting = capacity(), queue.tickets(ACTIVE), queue.tickets(WAITING)
     free = scheduling.free(has, active)
     used = Need(has.cpus - free.cpus, has.memory - free.memory)
-    reasons = explain(waiting, active, has, time.time())
+    reasons = explain(waiting, active, has, time.time(), _slots(waiting, active))
     return Utilization(has, used, active, list(zip(waiting, reasons, strict=True)))
 
 
@@ -81,12 +90,62 @@ def why_waiting(run: Run) -> Waiting | None:
     place = next((index for index, ticket in enumerate(waiting) if ticket.uid == run.run_uid), None)
     if place is None:
         return None
-    ahead_and_it = explain(waiting[: place + 1], queue.tickets(ACTIVE), capacity(), time.time())
-    return ahead_and_it[place]._replace(total=len(waiting))
+    these, active = waiting[: place + 1], queue.tickets(ACTIVE)
+    return explain(these, active, capacity(), time.time(), _slots(these, active))[place]._replace(total=len(waiting))
 
 
-def explain(waiting: Sequence[Ticket], active: Sequence[Ticket], capacity: Need, now: float) -> list[Waiting]:
-    """For each waiting run, in scheduling order, what keeps it waiting."""
+def _slots(waiting: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Slot, str] | str:
+    """The GPUs, each with the run of ours that has it ("" if none has), or why they can't be known."""
+    if not any(ticket.gpus.number for ticket in waiting):
+        return {}
+    from localrun.engine.gpuwatch import slots_of
+    from localrun.engine.probe import inventory
+
+    owners: dict[str, str] = {}
+    for ticket in active:
+        try:
+            record = records.read(RunFolder(ticket.folder))
+        except LocalrunError:
+            continue
+        owners |= {gpu["uuid"]: ticket.run for gpu in record["gpus"]}
+    there = inventory(_PATIENCE_S)
+    if there.problem is not None:
+        return there.problem
+    return {slot: owners.get(slot.gpu.uuid, "") for slot in slots_of(there, owners)}
+
+
+def _gpus(need: GpuNeed, slots: dict[Slot, str], kept: dict[str, str]) -> str | None:
+    """What keeps a run from its GPUs, in words; None if it can have them. ``kept``: uuid → the run it is kept for."""
+    left = [slot for slot in slots if slot.gpu.uuid not in kept]
+    if placement.choose(need, left) is not None:
+        return None
+    fitting = {gpu.uuid for gpu in placement.suitable(need, (slot.gpu for slot in slots))}
+    mine = [slot for slot in slots if slot.gpu.uuid in fitting]
+    free = sum(slot.is_for(need) and slot.gpu.uuid not in kept for slot in mine)
+    why = [f"{free} of {len(mine)} free"]
+    holders = dict.fromkeys(name for slot, name in slots.items() if slot in mine and name)
+    keepers = dict.fromkeys(kept[slot.gpu.uuid] for slot in mine if slot.is_for(need) and slot.gpu.uuid in kept)
+    why += [f"held by {_names(list(holders))}"] if holders else []
+    why += [f"kept for {_names(list(keepers))}, ahead of it"] if keepers else []
+    theirs = sum(slot.use is Use.THEIRS for slot in mine)
+    foreign = sum(slot.use is Use.FOREIGN and not need.shared for slot in mine)
+    why += [f"{theirs} leased by other users' runs"] if theirs else []
+    why += [f"{foreign} used by processes that are no runs (see 'localrun gpus')"] if foreign else []
+    return f"{need} ({', '.join(why)})"
+
+
+def explain(
+    waiting: Sequence[Ticket],
+    active: Sequence[Ticket],
+    capacity: Need,
+    now: float,
+    slots: dict[Slot, str] | str = "",
+) -> list[Waiting]:
+    """For each waiting run, in scheduling order, what keeps it waiting.
+
+    ``slots`` are the GPUs with the names of the runs that have them, or why they can't be known.
+    """
+    gpus_kept: dict[str, str] = {}
     free = left = scheduling.free(capacity, active)
     found: list[Waiting] = []
     first: dict[str, str] = {}  # resource → the first run for which it is kept
@@ -100,7 +159,16 @@ def explain(waiting: Sequence[Ticket], active: Sequence[Ticket], capacity: Need,
         held = scheduling.lacking(need, free)
         holders = [one.run for one in active if any(getattr(one.need, resource) for resource in held)]
         keepers = dict.fromkeys(first[resource] for resource in short if resource not in held)
-        found.append(here._replace(lacking=short, held_by=tuple(holders), kept_for=tuple(keepers)))
+        gpus = None
+        if ticket.gpus.number and isinstance(slots, str):
+            gpus = f"{ticket.gpus} ({slots})"
+        elif ticket.gpus.number and not isinstance(slots, str):
+            gpus = _gpus(ticket.gpus, slots, gpus_kept)
+            left_gpus = [slot for slot in slots if slot.gpu.uuid not in gpus_kept]
+            if gpus is None or placement.can_come_free(ticket.gpus, list(slots)):
+                chosen = placement.choose(ticket.gpus, left_gpus) or placement.kept_for(ticket.gpus, left_gpus)
+                gpus_kept |= {gpu.uuid: ticket.run for gpu in chosen}
+        found.append(here._replace(lacking=short, held_by=tuple(holders), kept_for=tuple(keepers), gpus=gpus))
         left = scheduling.reserve(left, need) if short else scheduling.less(left, need)
         for resource in Need._fields:
             if getattr(need, resource):

@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.utilization import why_waiting
+from localrun.api import telemetry
+from localrun.api.utilization import size, why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
 from localrun.engine import processes
@@ -74,6 +75,8 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
     yield "folder", run.path
     yield "logs", folder.resumption_logs(run.resumption_count) if record["resumptions"] else None
     yield "needs", _needs(record)
+    yield "GPUs", ", ".join(f"{gpu['index']} ({gpu['name']}, {gpu['uuid']})" for gpu in record["gpus"])
+    yield from _used(run, record)
     yield "submitted", _when(run.created_at, f"by {run.created_by}")
     yield "started", _when(run.started_at)
     yield "ended", _when(run.completed_at)
@@ -89,13 +92,30 @@ def _why(run: Run) -> str | None:
     return None if waiting is None else str(waiting)
 
 
+def _used(run: Run, record: Record) -> Iterator[tuple[str, object]]:
+    """What the run was seen to use."""
+    used = telemetry.summary(run.telemetry())
+    if used is None:
+        return
+    yield "used CPU", f"{used.cpu_mean:.0f}% of one on average, {used.cpu_peak:.0f}% at most"
+    yield "used memory", f"{size(used.rss_mean)} on average, {size(used.rss_peak)} at most"
+    if used.gpu_mean is not None and used.gpu_memory_peak is not None:
+        memory = size(used.gpu_memory_peak)
+        yield "used GPUs", f"{used.gpu_mean:.0f}% on average, {used.gpu_peak}% and {memory} at most"
+    asked = record["request"].get("gpus") or 0
+    if used.gpus_used is not None and used.gpus_used < asked:
+        yield "hint", f"it asked for {asked} GPU{'' if asked == 1 else 's'} and was never seen to use more than " + (
+            f"{used.gpus_used}" if used.gpus_used else "none"
+        )
+
+
 def _needs(record: Record) -> str:
     request = record["request"]
-    wanted = [(request.get("gpus"), "GPUs"), (request.get("cpus"), "CPUs")]
+    wanted = [(request.get("gpus"), "GPUs"), (request.get("cpus"), "CPUs"), (request.get("nproc_per_node"), "ranks")]
     parts = [f"{count:g} {what[:-1] if count == 1 else what}" for count, what in wanted if count]
+    if request.get("gpu_type"):
+        parts[0] += f" of type {request['gpu_type']}"
     if request.get("memory"):
-        from localrun.api.utilization import size
-
         parts.append(f"{size(request['memory'])} of memory")
     return ", ".join([*parts, f"priority {request.get('priority', 'auto')}"])
 

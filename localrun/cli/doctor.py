@@ -18,8 +18,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from localrun import files, settings
+from localrun.api.gpus import views
 from localrun.cli.output import one_line, print_json
-from localrun.engine import submission
+from localrun.engine import leasefolder, probe, submission
+from localrun.engine.gpus import types
 from localrun.engine.queue import Queue
 from localrun.engine.watch import Watch
 from localrun.errors import LocalrunError
@@ -217,6 +219,25 @@ def _disk() -> Finding:
     return Finding(WARN, message, "free some") if least < _LITTLE_SPACE else Finding(OK, message)
 
 
+def _gpus() -> Finding:
+    """Ask the driver, and see that what it has can be leased; a machine without one is well too."""
+    inventory = probe.inventory()
+    if inventory.problem is not None:
+        return Finding(FAIL, inventory.problem, "see what nvidia-smi says; runs without GPUs go on")
+    if inventory.driver is None and os.path.exists("/dev/nvidiactl"):
+        return Finding(WARN, "there is an NVIDIA device, and no driver library or no leave to use it")
+    if not inventory.gpus and not inventory.missing:
+        return Finding(OK, "no GPUs" if inventory.driver else "no NVIDIA driver: no GPUs")
+    folder = leasefolder.folder()
+    wrong = [f"GPU {view.gpu.label}: {view.reason}" for view in views(inventory) if view.state == "unavailable"]
+    wrong += [f"no such GPU here: {entry} (LOCALRUN_GPUS)" for entry in inventory.missing]
+    wrong += [folder.notice] if folder.notice else []
+    if wrong:
+        return Finding(WARN, "; ".join(wrong), "see localrun gpus")
+    versions = f"driver {inventory.driver}, CUDA {inventory.cuda or 'unknown'}"
+    return Finding(OK, f"{types(inventory.gpus)} ({versions}), leases in {folder.path}")
+
+
 CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("python", _python),
     ("shell", _shell),
@@ -224,6 +245,7 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("home", _home),
     ("locks", _locks),
     ("disk", _disk),
+    ("gpus", _gpus),
     ("dispatcher", _dispatcher),
     ("runs", _runs),
 )

@@ -34,6 +34,7 @@ COMMANDS = (
     ("start", "control", "queue ended runs again"),
     ("delete", "control", "take runs out of the list"),
     ("util", "util", "show what the machine is at work on, what waits, and why"),
+    ("gpus", "gpus", "show the GPUs, and who has them"),
     ("doctor", "doctor", "check that everything is as localrun needs it"),
 )
 _INTERRUPTED = 130

@@ -17,10 +17,12 @@ import select
 import signal
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
 
 from localrun import files, settings
 from localrun.engine import capacity, processes, scheduling
+from localrun.engine.placement import Slot
 from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Queue, Ticket
 from localrun.engine.supervisor import NEWS, STOP, supervise
 from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
@@ -28,6 +30,10 @@ from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
+
+if TYPE_CHECKING:
+    from localrun.engine.gpus import Gpu
+    from localrun.engine.gpuwatch import GpuWatch
 
 _TICK_S = 5.0
 _SOON_S = 0.05
@@ -127,6 +133,9 @@ class Dispatcher:
         self._delayed: dict[str, float] = {}  # ticket → when it may start
         self._active: dict[str, Ticket] = {}
         self._supervisors: dict[int, str] = {}  # pidfd → ticket
+        self._gpus: GpuWatch | None = None  # from the first run that needs some on
+        self._given: dict[str, tuple[str, ...]] = {}  # active ticket → uuids of its GPUs
+        self._arrived: dict[str, float] = {}  # waiting ticket that needs GPUs → when we learned of it
         self._recoveries: dict[str, tuple[float, float]] = {}  # ticket → (not before, next pause)
         self._fifo = os.open(queue.wake_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._poll = select.epoll()
@@ -190,6 +199,7 @@ class Dispatcher:
                     self._active[name] = ticket
                 if name not in supervised:
                     self._adopt_one(ticket, state)
+        self._given = {name: uuids for name, uuids in self._given.items() if name in self._active}
 
     def _adopt_one(self, ticket: Ticket, state: str) -> None:
         try:
@@ -197,6 +207,8 @@ class Dispatcher:
         except OSError as error:
             self._unreachable(ticket, error)
             return
+        if ticket.gpus.number:
+            self._know_gpus(ticket)
         if lock is None:
             self._watch_recorded(ticket)
             return
@@ -218,11 +230,20 @@ class Dispatcher:
             self._put_back(ticket, state)
             lock.release()
 
+    def _know_gpus(self, ticket: Ticket) -> None:
+        """The GPUs of a run that an earlier dispatcher started, as its record says."""
+        try:
+            record = records.read(RunFolder(ticket.folder))
+        except LocalrunError:
+            return
+        self._given[ticket.name] = tuple(gpu["uuid"] for gpu in record["gpus"])
+
     def _put_back(self, ticket: Ticket, state: str) -> None:
         """A run that was claimed and never started waits again, at its old place."""
         with self._queue.lock():
             self._queue.move(ticket.name, state, WAITING)
         self._active.pop(ticket.name, None)
+        self._given.pop(ticket.name, None)
         self._learn(ticket.name)
 
     def _watch_recorded(self, ticket: Ticket) -> None:
@@ -283,6 +304,8 @@ class Dispatcher:
             self._waiting[name] = ticket
             if ticket.not_before:
                 self._delay(ticket)
+            if ticket.gpus.number:
+                self._arrived.setdefault(name, time.monotonic())
             self._least = scheduling.least(self._least, ticket.need)
             bisect.insort(self._names, name)
 
@@ -292,6 +315,7 @@ class Dispatcher:
 
     def _forget(self, name: str) -> None:
         self._delayed.pop(name, None)
+        self._arrived.pop(name, None)
         if self._waiting.pop(name, None) is not None:
             self._names.remove(name)
 
@@ -302,11 +326,28 @@ class Dispatcher:
         now = time.time()
         for name in [name for name, at in self._delayed.items() if at <= now]:
             del self._delayed[name]
-        ready = (self._waiting[name] for name in self._names if name not in self._delayed)
-        for ticket in scheduling.choose(ready, available, self._capacity, self._least):
-            self._start(ticket)
+        ready: Iterable[Ticket] = (self._waiting[name] for name in self._names if name not in self._delayed)
+        slots: tuple[Slot, ...] = ()
+        if self._arrived:
+            if self._gpus is None:
+                from localrun.engine.gpuwatch import GpuWatch
 
-    def _start(self, ticket: Ticket) -> None:
+                self._gpus = GpuWatch(self._log)
+            seen_at = self._see_gpus(self._gpus)
+            ready = [one for one in ready if not one.gpus.number or self._arrived.get(one.name, seen_at) < seen_at]
+            slots = self._gpus.slots({uuid for uuids in self._given.values() for uuid in uuids})
+        for ticket, gpus in scheduling.choose(ready, available, self._capacity, self._least, slots):
+            self._start(ticket, gpus)
+
+    def _see_gpus(self, gpus: GpuWatch) -> float:
+        """When what is known of the GPUs was found out; asks again if someone waits for newer news."""
+        self._arrived = {name: at for name, at in self._arrived.items() if name in self._waiting}
+        waiting = [at for name, at in self._arrived.items() if name not in self._delayed]
+        if waiting and gpus.seen_at() <= max(waiting) and gpus.ask():
+            self._poll.register(gpus.fd, select.EPOLLIN)
+        return gpus.seen_at()
+
+    def _start(self, ticket: Ticket, gpus: tuple[Gpu, ...]) -> None:
         try:
             lock = self._take(ticket)
         except OSError as error:
@@ -323,7 +364,9 @@ class Dispatcher:
             lock.release()  # stopped while it waited
             return
         self._active[ticket.name] = ticket
-        self._fork(ticket, lock, recover=False)
+        if gpus:
+            self._given[ticket.name] = tuple(gpu.uuid for gpu in gpus)
+        self._fork(ticket, lock, gpus=gpus)
 
     def _take(self, ticket: Ticket) -> files.ByteLock | None:
         """The run's lock, which its supervisor will hold; None if one does already."""
@@ -352,7 +395,9 @@ class Dispatcher:
         self._recoveries[ticket.name] = (time.monotonic() + pause, min(pause * 2, _MAX_RECOVERY_PAUSE_S))
         self._fork(ticket, lock, recover=True)
 
-    def _fork(self, ticket: Ticket, lock: files.ByteLock, *, recover: bool) -> None:
+    def _fork(
+        self, ticket: Ticket, lock: files.ByteLock, *, gpus: tuple[Gpu, ...] = (), recover: bool = False
+    ) -> None:
         try:
             pid = os.fork()
         except OSError as error:  # no processes or memory left: it waits again
@@ -362,17 +407,19 @@ class Dispatcher:
             lock.release()
             return
         if pid == 0:
-            self._supervise(ticket, lock, recover=recover)
+            self._supervise(ticket, lock, gpus, recover=recover)
         lock.disown()
         self._watch(os.pidfd_open(pid), ticket.name)
 
-    def _supervise(self, ticket: Ticket, lock: files.ByteLock, *, recover: bool) -> NoReturn:
+    def _supervise(
+        self, ticket: Ticket, lock: files.ByteLock, gpus: tuple[Gpu, ...], *, recover: bool
+    ) -> NoReturn:
         """What the forked child does. It first closes all it inherited but the run's lock."""
         code = 1
         try:
             os.closerange(3, lock.fd)
             os.closerange(lock.fd + 1, os.sysconf("SC_OPEN_MAX"))
-            supervise(self._queue, ticket, lock, self._log, self._pid, recover=recover)
+            supervise(self._queue, ticket, lock, gpus, self._log, self._pid, recover=recover)
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may get back into the dispatcher's loop
             self._log(f"the supervisor of run {ticket.run} failed:\n{_traceback()}")
@@ -388,17 +435,28 @@ class Dispatcher:
             timeout = min(timeout, idle_left)
         if self._delayed:
             timeout = min(timeout, min(self._delayed.values()) - time.time())
+        asked = -1 if self._gpus is None else self._gpus.fd
+        if self._gpus is not None:
+            timeout = min(timeout, self._gpus.deadline - time.monotonic())
         events = self._poll.poll(max(timeout, 0.001))
         look = time.monotonic() >= self._look_at
         for fd, _ in events:
             if fd == self._fifo:
                 look = self._read_wakes() or look
-            else:
+            elif fd != asked:
                 self._supervisor_ended(fd)
                 look = True
+        if self._gpus is not None and asked >= 0:
+            self._hear(self._gpus, asked)
         self._reap()
         if look:
             self._look()
+
+    def _hear(self, gpus: GpuWatch, fd: int) -> None:
+        """Take what there is of the driver's answer."""
+        self._poll.unregister(fd)  # before it is closed: a supervisor that was just forked may still have a copy
+        if not gpus.read():
+            self._poll.register(fd, select.EPOLLIN)
 
     def _read_wakes(self) -> bool:
         """Learn the tickets that were announced; True if the folders are to be read: asked for, or some may be lost."""

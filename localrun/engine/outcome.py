@@ -30,7 +30,7 @@ class Ending(NamedTuple):
     failed_rank: int | None = None
     error: str | None = None
     traceback: str | None = None
-    result: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | Sequence[Any] | None = None
 
 
 class Cause(NamedTuple):
@@ -113,6 +113,14 @@ def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: in
         error=outcome["error"],
         traceback=outcome["traceback"],
     )
+
+
+def all_completed(endings: Mapping[int, Ending]) -> Ending:
+    """The end of a run all of whose ranks completed."""
+    results = [endings[rank].result for rank in sorted(endings)]
+    first = endings[min(endings)]
+    message = f"all {len(endings)} ranks: {first.message}" if len(endings) > 1 else first.message
+    return first._replace(message=message, result=results if results[0] is not None else None)
 
 
 def retries_left(resumptions: Sequence[Mapping[str, Any]], ending: Ending, request: Mapping[str, Any]) -> bool:

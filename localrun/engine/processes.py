@@ -36,6 +36,8 @@ class Process(NamedTuple):
     zombie: bool
 
 
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,6 +75,16 @@ def look(pid: int) -> Process | None:
     # A process whose first thread has ended looks like a zombie while its other threads work on.
     ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
     return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), ended)
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """What a process uses: seconds of CPU, with those of children it has waited for, and resident bytes; 0 if gone."""
+    try:
+        text = files.read(f"/proc/{pid}/stat")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0, 0
+    fields = text[text.rindex(b")") + 2 :].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S, int(fields[21]) * _PAGE_SIZE
 
 
 def snapshot() -> dict[int, Process]:

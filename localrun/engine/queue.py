@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from localrun import files
+from localrun.engine.placement import GpuNeed
 from localrun.errors import SystemFailureError
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 
@@ -40,9 +41,6 @@ class Need(NamedTuple):
     memory: int
 
 
-def covers(one: Need, other: Need) -> bool:
-    """True if what the one needs is enough for the other."""
-    return all(mine >= its for mine, its in zip(one, other, strict=True))
 
 
 class Ticket(NamedTuple):
@@ -61,6 +59,7 @@ class Ticket(NamedTuple):
     environment: str
     need: Need
     not_before: float = 0.0
+    gpus: GpuNeed = GpuNeed()
 
     def submission(self) -> dict[str, Any]:
         """What a record says of its ticket, besides what the run is and needs."""
@@ -69,14 +68,15 @@ class Ticket(NamedTuple):
     def encode(self) -> bytes:
         """The ticket as the content of a file of its own, in the record's shape."""
         submission = {**self.submission(), "not_before": self.not_before}
-        request = self.need._asdict()
+        request = self.need._asdict() | self.gpus.request()
         return json.dumps({"uid": self.uid, "name": self.run, "request": request, "submission": submission}).encode()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], name: str) -> Ticket:
         """The ticket of that name from a record, or what ``encode`` made."""
         need = Need(fields["request"]["cpus"], fields["request"]["memory"])
-        return cls(name, fields["uid"], fields["name"], need=need, **fields["submission"])
+        gpus = GpuNeed.of(fields["request"])
+        return cls(name, fields["uid"], fields["name"], need=need, gpus=gpus, **fields["submission"])
 
     @classmethod
     def decode(cls, name: str, data: bytes) -> Ticket:
@@ -213,7 +213,7 @@ class Queue:
             self.drop(ended.name, ENDING)
             names = self.names(WAITING) if was_active and claim_next else []
             ticket = self.read(WAITING, names[0]) if names else None
-            if ticket is None or not covers(ended.need, ticket.need) or ticket.not_before > time.time():
+            if ticket is None or not _can_succeed(ticket, ended) or ticket.not_before > time.time():
                 return None
             try:
                 lock = files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
@@ -289,6 +289,11 @@ class Queue:
             pass  # a full pipe: the dispatcher is about to read it, and then looks at the folders themselves
         finally:
             os.close(fd)
+
+
+def _can_succeed(ticket: Ticket, ended: Ticket) -> bool:
+    """True if what has become free is enough for the next one; GPUs are for the dispatcher to give out."""
+    return not ticket.gpus.number and all(its >= mine for mine, its in zip(ticket.need, ended.need, strict=True))
 
 
 def _refuse_foreign(path: str) -> None:

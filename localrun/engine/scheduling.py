@@ -6,9 +6,15 @@ will need besides, so that no later run delays it; a later run may use the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from localrun.engine import placement
+from localrun.engine.placement import GpuNeed, Slot
 from localrun.engine.queue import Need, Ticket
+
+if TYPE_CHECKING:
+    from localrun.engine.gpus import Gpu
 
 # Fractions of CPUs are added up and taken off again; the sum may miss by a rounding error.
 _ROUNDING = 1e-6
@@ -30,21 +36,45 @@ def free(capacity: Need, active: Iterable[Ticket]) -> Need:
     return Need(cpus, memory)
 
 
-def choose(waiting: Iterable[Ticket], available: Need, capacity: Need, smallest: Need = _NOTHING) -> list[Ticket]:
+class Start(NamedTuple):
+    """A run that starts, and the GPUs it gets."""
+
+    ticket: Ticket
+    gpus: tuple[Gpu, ...] = ()
+
+
+def choose(
+    waiting: Iterable[Ticket],
+    available: Need,
+    capacity: Need,
+    smallest: Need = _NOTHING,
+    slots: Sequence[Slot] = (),
+) -> list[Start]:
     """The waiting runs that start now, in order. ``waiting`` is in scheduling order.
 
     ``smallest`` is a lower bound of all their needs: a long queue isn't gone through when not even that fits.
+    ``slots`` are the GPUs. A run that waits for GPUs of which it would not have enough if all other runs of this queue
+    ended (others have them, or they are lost) keeps nothing from anybody.
     """
     starting = []
+    choices: dict[GpuNeed, tuple[Gpu, ...] | None] = {}
     for ticket in waiting:
         if lacking(smallest, available):
             break
-        need = clip(ticket.need, capacity)
-        if fits(need, available):
-            starting.append(ticket)
+        if ticket.gpus not in choices:
+            choices[ticket.gpus] = placement.choose(ticket.gpus, slots)
+        need, gpus = clip(ticket.need, capacity), choices[ticket.gpus]
+        if gpus is None and not placement.can_come_free(ticket.gpus, slots):
+            continue
+        if gpus is not None and fits(need, available):
+            starting.append(Start(ticket, gpus))
             available = less(available, need)
         else:
             available = reserve(available, need)
+        kept = placement.kept_for(ticket.gpus, slots) if gpus is None else gpus
+        if kept:
+            slots = placement.without(slots, kept)
+            choices.clear()
     return starting
 
 

@@ -17,7 +17,6 @@ from localrun.engine.queue import (
     ACTIVE,
     SUBMITTING,
     WAITING,
-    Need,
     Queue,
     Ticket,
     context_key,
@@ -38,7 +37,6 @@ def submit(
     record: Record,
     path: str,
     contents: Mapping[str, bytes],
-    need: Need,
     *,
     replace_uid: str | None = None,
 ) -> Record:
@@ -55,7 +53,7 @@ def submit(
     parent, base = os.path.split(path)
     records.advance(record, RunStatus.QUEUED)
     try:
-        with _Submission(queue, record, path, f"{parent}/.{base}.{record['uid']}.new", need) as submission:
+        with _Submission(queue, record, path, f"{parent}/.{base}.{record['uid']}.new") as submission:
             submission.assemble(contents)
             submission.accept(replace_uid)
     except OSError as error:
@@ -68,7 +66,7 @@ def _could_not(what: str, name: str, where: str, error: OSError) -> SystemFailur
     return SystemFailureError(f"run {name} could not be {what}: {error.strerror} ({os.fspath(place)})")
 
 
-def resubmit(queue: Queue, folder: RunFolder, need: Need) -> Record:
+def resubmit(queue: Queue, folder: RunFolder) -> Record:
     """Queue a terminal run again, for another resumption.
 
     Raises:
@@ -84,7 +82,7 @@ def resubmit(queue: Queue, folder: RunFolder, need: Need) -> Record:
 
     before = records.read(folder)
     try:
-        with _Submission(queue, before, folder.path, "", need) as submission:
+        with _Submission(queue, before, folder.path, "") as submission:
             submission.keep_environment()
             record = records.update(folder, restart, sync=True)
             submission.enqueue()
@@ -152,19 +150,11 @@ def archive(path: str, uid: str) -> str:
 class _Submission:
     """One submission under way; leaving its ``with`` block by an exception takes everything back."""
 
-    def __init__(self, queue: Queue, record: Record, path: str, building: str, need: Need) -> None:
+    def __init__(self, queue: Queue, record: Record, path: str, building: str) -> None:
         self._queue = queue
         self._context = encode_context(surroundings.of_this_process())
-        self.ticket = Ticket(
-            name=ticket_name(record["request"]["priority"], record["uid"]),
-            uid=record["uid"],
-            run=record["name"],
-            folder=path,
-            building=building,
-            environment=context_key(self._context),
-            need=need,
-        )
-        record["submission"] = self.ticket.submission()
+        record["submission"] = {"folder": path, "building": building, "environment": context_key(self._context)}
+        self.ticket = Ticket.of(record, ticket_name(record["request"]["priority"], record["uid"]))
         self._record = records.encode(record)
         self._unsynced: list[int] = []
 

@@ -11,21 +11,26 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from localrun import files
-from localrun.engine import outcome, processes
+from localrun.engine import outcome, processes, ranks
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
 from localrun.engine.queue import Queue, Ticket
+from localrun.engine.telemetry import Telemetry
 from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
+
+if TYPE_CHECKING:
+    from localrun.engine.gpus import Gpu
+    from localrun.engine.leases import Lease
 
 # Sent to a supervisor: the record has news (a stop was asked for).
 NEWS = signal.SIGUSR1
@@ -35,14 +40,25 @@ STOP = signal.SIGUSR2
 _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
 _WRITE_RETRY_S = 1.0
+_LEASE_RETRY_S = 0.5
 
 
 class Supervisor:
     """Looks after one run. ``signals`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
 
-    def __init__(self, queue: Queue, ticket: Ticket, signals: int, clock: LogClock, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        ticket: Ticket,
+        gpus: Sequence[Gpu],
+        signals: int,
+        clock: LogClock,
+        log: Callable[[str], None],
+    ) -> None:
         self._queue = queue
         self._ticket = ticket
+        self._gpus = gpus
+        self._leases: list[Lease] = []
         self._log = log
         self._folder = RunFolder(ticket.folder)
         self._news = signals
@@ -50,13 +66,18 @@ class Supervisor:
         self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
+        self._outcomes: dict[int, Ending] = {}  # rank → how it ended
+        self._failed: int | None = None  # the first rank that did
         self._exited = 0  # children so far, adopted orphans among them
         self._clock = clock
+        self._telemetry: Telemetry | None = None
 
     # -- the two ways through ---------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start the run, watch it, end it."""
+        if not self._lease():
+            return
         try:
             record = self._begin()
         except CannotStartError as error:
@@ -64,11 +85,14 @@ class Supervisor:
             return
         except (IllegalTransitionError, LocalrunError) as error:
             self._log(f"run {self._ticket.run} was not started: {error}")
+            self._release()
             return
-        launcher = ProcessLauncher(record, self._folder)
+        launcher = ProcessLauncher(record, self._folder, [lease.fd for lease in self._leases])
         try:
             record = self._start(record, launcher)
         except CannotStartError as error:
+            if self._ranks:  # some ranks are up
+                self._terminate(launcher, record, None)
             self._finish(outcome.failed_to_start(str(error)))
             return
         cause = self._watch(record)
@@ -76,6 +100,8 @@ class Supervisor:
         if cause or left:
             self._terminate(launcher, record, cause)
         self._clock.stop()
+        if self._telemetry is not None:
+            self._telemetry.close()
         self._finish(self._ending(record, cause))
 
     def recover(self, dispatcher: int) -> None:
@@ -89,9 +115,52 @@ class Supervisor:
         cause = _stop_cause(record) or Cause(
             RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
         )
+        self._hold_again(record)
         launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
         self._terminate(launcher, record, cause)
         self._finish(outcome.stopped(cause, {}))
+
+    # -- leases -----------------------------------------------------------------------------------------------------
+
+    def _lease(self) -> bool:
+        """Take the leases of the run's GPUs; False, and the run waits again, if another user was quicker."""
+        if not self._gpus:
+            return True
+        from localrun.engine.leases import acquire_all
+
+        name, uid = self._ticket.run, self._ticket.uid
+        try:
+            leases = acquire_all((gpu.uuid for gpu in self._gpus), run=name, uid=uid)
+        except LocalrunError as error:
+            self._log(f"run {name} waits: {error}")
+            leases = None
+        if leases is None:
+            self._queue.requeue(self._ticket, _LEASE_RETRY_S)
+            return False
+        self._leases = leases
+        return True
+
+    def _hold_again(self, record: Mapping[str, Any]) -> None:
+        """Keep the GPUs of a run whose supervisor was lost from others, until its processes are ended.
+
+        Those that still have the lease from it do so themselves.
+        """
+        for gpu in record["gpus"]:
+            from localrun.engine.leases import Lease
+
+            try:
+                lease = Lease.try_acquire(gpu["uuid"], run=record["name"], uid=record["uid"])
+            except LocalrunError as error:
+                self._log(f"run {record['name']}: {error}")
+                continue
+            if lease is not None:
+                self._leases.append(lease)
+
+    def _release(self) -> None:
+        """Give the GPUs and the port back."""
+        for lease in self._leases:
+            lease.release()
+        self._leases = []
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -106,11 +175,29 @@ class Supervisor:
                 "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
             }  # fmt: skip
             record["ranks"] = []
+            record["gpus"] = [
+                {"index": gpu.label if gpu.is_mig else gpu.index, "uuid": gpu.uuid, "name": gpu.name}
+                for gpu in self._gpus
+            ]
+            record["port"] = self._port(record)
 
         try:
             return records.update(self._folder, change)
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
+
+    def _port(self, record: Mapping[str, Any]) -> int | None:
+        """Where the ranks meet; a run that is one process without GPUs has nobody to meet."""
+        if not self._gpus and not record["request"].get("nproc_per_node"):
+            return None
+        from localrun.engine import ports
+
+        try:
+            port, lease = ports.take(run=record["name"], uid=record["uid"])
+        except LocalrunError as error:
+            raise CannotStartError(error.message) from None
+        self._leases.append(lease)
+        return port
 
     def _start(self, record: Record, launcher: ProcessLauncher) -> Record:
         """Start the ranks and enter RUNNING."""
@@ -123,15 +210,17 @@ class Supervisor:
             raise CannotStartError(error.message) from None
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
-        pid = launcher.start(0, resumption, context)
-        self._ranks[pid] = 0
-        started = [{"rank": 0, "pid": pid, "start": processes.start_time(pid)}]
+        for rank in range(ranks.count(record["request"])):
+            self._ranks[launcher.start(rank, resumption, context)] = rank
+        started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in self._ranks.items()]
 
         def change(record: Record) -> None:
             records.advance(record, RunStatus.RUNNING)
             record["ranks"] = started
 
         self._watch_logs(resumption)
+        uuids = [gpu.uuid for gpu in self._gpus]
+        self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids)
         if not self._note(change):
             self._unwritten = change
         return record
@@ -139,10 +228,10 @@ class Supervisor:
     # -- watching ---------------------------------------------------------------------------------------------------
 
     def _watch(self, record: Mapping[str, Any]) -> Cause | None:
-        """Wait until the run ends by itself (None) or is to be ended."""
+        """Wait until the run ends by itself (None), which it does with the first rank that fails, or is to be ended."""
         while True:
             self._reap()
-            if len(self._exits) == len(self._ranks):
+            if len(self._exits) == len(self._ranks) or self._find_failed(record):
                 return None
             record = self._reread(record)
             deadline = _deadline(record)
@@ -173,6 +262,21 @@ class Supervisor:
             return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
         return _stop_cause(record)
 
+    def _find_failed(self, record: Mapping[str, Any]) -> bool:
+        """True if a rank has failed; the first one that did is kept in mind."""
+        new = self._exits.keys() - self._outcomes.keys()
+        for rank in sorted(new):
+            self._outcomes[rank] = self._ended(record, rank)
+            if self._failed is None and self._outcomes[rank].status is not RunStatus.COMPLETED:
+                self._failed = rank
+        return self._failed is not None
+
+    def _ended(self, record: Mapping[str, Any], rank: int) -> Ending:
+        if record["fn_name"] is None:
+            return outcome.command_ended(self._exits[rank], rank)
+        said = self._outcome(records.resumption_index(dict(record)), rank)
+        return outcome.function_ended(self._exits[rank], said, rank)
+
     def _wait(self, timeout: float | None) -> None:
         """Sleep until a signal, a log's growth or the timeout."""
         poll = select.poll()
@@ -185,7 +289,13 @@ class Supervisor:
             poll.register(self._clock.fd, select.POLLIN)
         else:
             timeouts.append(max(due, 0.001))
+        if self._telemetry is not None:
+            timeouts.append(self._telemetry.due(time.monotonic()))
+            if self._telemetry.fd >= 0:
+                poll.register(self._telemetry.fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000 if timeouts else None)}
+        if self._telemetry is not None and (self._telemetry.fd in ready or not self._telemetry.due(time.monotonic())):
+            self._telemetry.sample()
         if self._news in ready:
             self._signals.update(os.read(self._news, 4096))
         if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
@@ -242,13 +352,16 @@ class Supervisor:
     def _ending(self, record: Mapping[str, Any], cause: Cause | None) -> Ending:
         if cause is not None:
             return outcome.stopped(cause, self._exits)
-        if record["fn_name"] is None:
-            return outcome.command_ended(self._exits[0])
-        return outcome.function_ended(self._exits[0], self._outcome(records.resumption_index(dict(record))))
+        self._find_failed(record)
+        if self._failed is None and record["request"].get("nproc_per_node"):
+            return outcome.all_completed(self._outcomes)
+        ending = self._outcomes[self._failed or 0]
+        several = ranks.count(record["request"]) > 1
+        return ending._replace(message=f"rank {self._failed}: {ending.message}") if several else ending
 
-    def _outcome(self, resumption: int) -> dict[str, Any] | None:
+    def _outcome(self, resumption: int, rank: int) -> dict[str, Any] | None:
         try:
-            said: dict[str, Any] = files.read_json(self._folder.outcome(resumption, 0))
+            said: dict[str, Any] = files.read_json(self._folder.outcome(resumption, rank))
         except (OSError, ValueError):
             return None
         return said
@@ -262,10 +375,12 @@ class Supervisor:
             again = _conclude(record, ending)
 
         record = self._write_end(change)
+        self._release()
         if record is None:
             return
         if record["fn_name"] is not None and record["resumptions"]:
-            files.remove(self._folder.outcome(records.resumption_index(record), 0))
+            for rank in range(ranks.count(record["request"])):
+                files.remove(self._folder.outcome(records.resumption_index(record), rank))
         if again:
             self._queue.requeue(self._ticket, outcome.retry_delay(_attempts(record)))
 
@@ -295,6 +410,7 @@ class Supervisor:
             except OSError as error:
                 if not told:
                     self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
+                    self._release()
                     self._queue.set_aside(self._ticket)
                     told = True
             time.sleep(_WRITE_RETRY_S)
@@ -350,19 +466,27 @@ def signal_pipe() -> int:
 
 
 def supervise(
-    queue: Queue, ticket: Ticket, lock: files.ByteLock, log: Callable[[str], None], dispatcher: int, *, recover: bool
+    queue: Queue,
+    ticket: Ticket,
+    lock: files.ByteLock,
+    gpus: Sequence[Gpu],
+    log: Callable[[str], None],
+    dispatcher: int,
+    *,
+    recover: bool,
 ) -> None:
     """Be the supervisor of a claimed run, and then of the one that takes its place in the queue, and so on.
 
-    ``lock`` is the run's, held already. ``dispatcher`` is who forked this process; once that is gone, this run is the
-    last one, because a dispatcher inherits what the processes of a lost supervisor leave, and the next is no parent.
+    ``lock`` is the run's, held already; ``gpus`` are those chosen for it. ``dispatcher`` is who forked this process;
+    once that is gone, this run is the last one, because a dispatcher inherits what the processes of a lost supervisor
+    leave, and the next is no parent.
     """
     signals = signal_pipe()
     processes.become_subreaper()
     clock = LogClock(Watch())
-    supervisor = Supervisor(queue, ticket, signals, clock, log)
+    supervisor = Supervisor(queue, ticket, gpus, signals, clock, log)
     supervisor.recover(dispatcher) if recover else supervisor.run()
     while (successor := queue.leave(ticket, claim_next=os.getppid() == dispatcher)) is not None:
         lock.release()
         ticket, lock = successor
-        Supervisor(queue, ticket, signals, clock, log).run()
+        Supervisor(queue, ticket, (), signals, clock, log).run()

@@ -25,11 +25,11 @@ _FLUSH_S = 0.1
 
 
 def main() -> None:
-    """Do what the arguments say: run folder, resumption, rank."""
+    """Do what the arguments say: run folder, resumption, rank, and the rank again if there are several."""
     folder, resumption, rank = RunFolder(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     _flush_on_a_timer()
     try:
-        said = _call(folder)
+        said = _call(folder, int(sys.argv[4]) if len(sys.argv) > 4 else None)
         _flush()
         os.close(files.create(folder.outcome(resumption, rank), said))
     except OSError as error:
@@ -42,22 +42,23 @@ def main() -> None:
         sys.exit(1)
 
 
-def _call(folder: RunFolder) -> bytes:
+def _call(folder: RunFolder, rank: int | None) -> bytes:
+    raised = folder.exception(rank)
     try:
         function = payload.loads(files.read(folder.function))
         inputs = payload.loads(files.read(folder.inputs))
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the outcome
-        return _failed(folder, error, "FailedToStart", "its function or inputs can't be loaded")
+        return _failed(raised, error, "FailedToStart", "its function or inputs can't be loaded")
     try:
         value = _await(function(*inputs["args"], **inputs["kwargs"]))
     except SystemExit as error:
-        return _failed(folder, error, "Error", f"the function left by sys.exit({error.code!r}) and returned nothing")
+        return _failed(raised, error, "Error", f"the function left by sys.exit({error.code!r}) and returned nothing")
     except BaseException as error:  # noqa: BLE001
-        return _failed(folder, error, "Error", "the function raised")
+        return _failed(raised, error, "Error", "the function raised")
     try:
-        stored = payload.store(value, folder.result)
+        stored = payload.store(value, folder.result(rank))
     except BaseException as error:  # noqa: BLE001
-        return _failed(folder, error, "Error", "the function returned, but its result can't be stored")
+        return _failed(raised, error, "Error", "the function returned, but its result can't be stored")
     return b'{"result": {"size": %d, "sha256": "%s"}}' % (stored.size, stored.sha256.encode())
 
 
@@ -70,17 +71,17 @@ def _await(value: Any) -> Any:
     return value
 
 
-def _failed(folder: RunFolder, error: BaseException, reason: str, what: str) -> bytes:
+def _failed(path: str, error: BaseException, reason: str, what: str) -> bytes:
     import json
     import traceback
 
     text = "".join(traceback.format_exception(error))
     sys.stderr.write(text)
     try:
-        payload.store(error, folder.exception)
+        payload.store(error, path)
     except Exception as unpicklable:  # noqa: BLE001 - then its text alone goes back
         sys.stderr.write(f"localrun: the exception itself can't be passed on: {unpicklable}\n")
-        files.remove(folder.exception)
+        files.remove(path)
     summary = "".join(traceback.format_exception_only(error)).strip()
     outcome = {"reason": reason, "message": f"{what}: {summary}", "error": summary, "traceback": text}
     return json.dumps(outcome).encode()

@@ -41,15 +41,13 @@ class RunFolder:
         """The cloudpickled ``{"args": [...], "kwargs": {...}}`` of a function run."""
         return f"{self.path}/inputs.pkl"
 
-    @property
-    def result(self) -> str:
-        """The cloudpickled return value of a function run that completed."""
-        return f"{self.path}/result.pkl"
+    def result(self, rank: int | None = None) -> str:
+        """The cloudpickled return value of a function run that completed; of one of its ranks, if it has several."""
+        return f"{self.path}/result.pkl" if rank is None else f"{self.path}/result.rank_{rank}.pkl"
 
-    @property
-    def exception(self) -> str:
-        """The cloudpickled exception of a function run that raised one which pickles."""
-        return f"{self.path}/exception.pkl"
+    def exception(self, rank: int | None = None) -> str:
+        """The cloudpickled exception of a function run, or of a rank of it, that raised one which pickles."""
+        return f"{self.path}/exception.pkl" if rank is None else f"{self.path}/exception.rank_{rank}.pkl"
 
     @property
     def parameters(self) -> str:
@@ -69,6 +67,10 @@ class RunFolder:
     def resumption_logs(self, resumption: int) -> str:
         """The folder of one resumption's logs."""
         return f"{self.path}/logs/{resumption}"
+
+    def telemetry(self, resumption: int) -> str:
+        """The samples of what one resumption used, a JSON object a line."""
+        return f"{self.path}/telemetry/{resumption}.jsonl"
 
     def stdout(self, resumption: int, rank: int) -> str:
         """The exact bytes one rank wrote to its standard output."""

@@ -50,7 +50,8 @@ def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
         "failed_rank": None, "created_at": at, "updated_at": at, "start_time": None, "end_time": None,
         "fn_name": None, "cmds": None, "creator": None, "creation_stacktrace": None, "host": None, "python": None,
         "cwd": None, "error": None, "error_traceback": None, "upstream_artifacts": [], "downstream_artifacts": [],
-        "config": {}, "request": {}, "fingerprints": None, "result": None, "gpus": [], "supervisor": None, "ranks": [],
+        "config": {}, "request": {}, "fingerprints": None, "result": None, "gpus": [], "port": None, "supervisor": None,
+        "ranks": [],
         "stop_requested": None, "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
         "submission": {},
     }  # fmt: skip

@@ -23,16 +23,10 @@ _NOT_YET: dict[str, Any] = {
     "image": None,
     "integrations": None,
     "secrets": None,
-    "compute.gpu_memory": None,
-    "compute.nproc_per_node": None,
-    "compute.gpu_binding": None,
-    "compute.gpu_visibility": "uuid",
-    "compute.allow_shared_gpus": None,
     "compute.volumes": None,
     "compute.shm_size": None,
     "compute.pull": "missing",
     "compute.network": None,
-    "scheduling.preemptible": None,
     "scheduling.after": None,
     "scheduling.after_any": None,
 }
@@ -55,6 +49,11 @@ class Request:
     nodes: int = 1
     gpu_type: str | None = None
     gpus: int = 0
+    gpu_memory: int = 0  # bytes, each GPU's in all; 0 asks for none in particular
+    gpu_binding: str = "all"
+    gpu_visibility: str = "uuid"
+    allow_shared_gpus: bool = False
+    nproc_per_node: int | None = None  # "gpu" has become a number
     cpus: float = 1.0  # 0 for a run with GPUs
     memory: int = 0  # bytes; 0 asks for none in particular
     # scheduling
@@ -186,12 +185,27 @@ def _with_gpus_settled(values: dict[str, Any]) -> dict[str, Any]:
         if gpus:
             raise RunConfigError(f"compute.gpu_type: {gpu_type!r} asks for no GPU, and compute.gpus for {gpus}")
         gpu_type = None
-    return {"cpus": 0.0 if gpus else 1.0} | values | {"gpu_type": gpu_type or None}
+    values = {"cpus": 0.0 if gpus else 1.0} | values | {"gpu_type": gpu_type or None}
+    ranks = values.get("nproc_per_node")
+    if ranks == "gpu":
+        if not gpus:
+            raise RunConfigError("compute.nproc_per_node: 'gpu' starts a process for each GPU: set compute.gpus")
+        values["nproc_per_node"] = ranks = gpus
+    if values.get("gpu_binding") == "rank":
+        if gpus % (ranks or 1):
+            raise RunConfigError(f"compute.gpu_binding: {gpus} GPUs can't be divided among {ranks} ranks")
+    elif gpus > 1 and "mig" in (gpu_type or "").lower():
+        raise RunConfigError(
+            f"compute.gpus: CUDA gives a process one MIG instance, not {gpus}: "
+            "set compute.gpu_binding to 'rank' and compute.nproc_per_node to 'gpu'"
+        )
+    return values
 
 
 # What each field's value must be. A rule takes the value and the field's dotted path, and returns the value converted.
 
 _Rule = Callable[[Any, str], Any]
+_MOST_RANKS = 1024
 _MOST = 10**9  # keeps every duration within what clocks and timeouts take
 
 
@@ -244,10 +258,33 @@ def _flag(value: Any, field: str) -> bool:
     return value
 
 
+def _not_yet_true(value: Any, field: str) -> bool:
+    if _flag(value, field):
+        raise RunConfigError(f"{field}: not supported by this version of localrun")
+    return False
+
+
 def _priority(value: Any, field: str) -> str:
     if not isinstance(value, str) or value.lower() not in PRIORITIES:
         raise _refuse(field, "'high', 'auto', 'low' or 'lowest'", value)
     return value.lower()
+
+
+def _one_of(*allowed: str) -> _Rule:
+    def rule(value: Any, field: str) -> str:
+        if value not in allowed:
+            raise _refuse(field, " or ".join(map(repr, allowed)), value)
+        return str(value)
+
+    return rule
+
+
+def _processes(value: Any, field: str) -> int | str:
+    if value == "gpu":
+        return "gpu"
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_RANKS:
+        raise _refuse(field, f"'gpu' or a whole number from 1 to {_MOST_RANKS}", value)
+    return value
 
 
 def _one_node(value: Any, field: str) -> int:
@@ -325,10 +362,15 @@ _RULES: dict[str, _Rule] = {
     "compute.nodes": _one_node,
     "compute.gpu_type": _text,
     "compute.gpus": _number(whole=True),
+    "compute.gpu_memory": parse_size,
+    "compute.gpu_binding": _one_of("all", "rank"),
+    "compute.gpu_visibility": _one_of("uuid", "index"),
+    "compute.allow_shared_gpus": _flag,
+    "compute.nproc_per_node": _processes,
     "compute.cpus": _number(),
     "compute.memory": parse_size,
     "scheduling.priority": _priority,
-    "scheduling.preemptible": _flag,
+    "scheduling.preemptible": _not_yet_true,
     "scheduling.max_retries": _number(whole=True),
     "scheduling.retry_on_system_failure": _flag,
     "scheduling.max_duration": _number(above_zero=True),

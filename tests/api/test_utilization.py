@@ -81,7 +81,7 @@ def test_it_agrees_with_what_starts(active: tuple[float, int]) -> None:
     kinds = [(0, 0), (1, 0), (2, 8 * GIB), (4, 0), (0.5, 14 * GIB)]
     for needs in itertools.product(kinds, repeat=3):
         waiting = [ticket(f"{place}", *need) for place, need in enumerate(needs)]
-        starts = scheduling.choose(waiting, scheduling.free(MACHINE, running), MACHINE)
+        starts = [each.ticket for each in scheduling.choose(waiting, scheduling.free(MACHINE, running), MACHINE)]
         why = explain(waiting, running, MACHINE, NOW)
         assert [w.about_to_start for w in why] == [t in starts for t in waiting]
         assert all(w.held_by or w.kept_for for w in why if w.lacking)

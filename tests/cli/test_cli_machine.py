@@ -51,7 +51,7 @@ def test_doctor_finds_a_new_home_well(home: Home) -> None:
     code, found = doctor()
     assert code == 0
     assert {name: finding["status"] for name, finding in found.items()} == dict.fromkeys(
-        ("python", "shell", "watches", "home", "locks", "disk", "dispatcher", "runs"), "ok"
+        ("python", "shell", "watches", "home", "locks", "disk", "gpus", "dispatcher", "runs"), "ok"
     )
     lines = ok("doctor").text.splitlines()
     assert [line.split()[:2] for line in lines] == [["ok", name] for name in found]

@@ -19,7 +19,7 @@ def ticket(name: str, cpus: float, memory: int = 0) -> Ticket:
 
 
 def chosen(waiting: list[tuple[str, float, int]], available: Need, capacity: Need = MACHINE) -> str:
-    return " ".join(each.name for each in choose([ticket(*one) for one in waiting], available, capacity))
+    return " ".join(each.ticket.name for each in choose([ticket(*one) for one in waiting], available, capacity))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_lower_bound_cuts_a_long_queue_short_and_changes_nothing() -> None:
             looked_at.append(i)
             yield ticket(str(i), 1, GB)
 
-    assert [each.name for each in choose(waiting(), Need(2, 16 * GB), MACHINE, Need(1, GB))] == ["0", "1"]
+    assert [each.ticket.name for each in choose(waiting(), Need(2, 16 * GB), MACHINE, Need(1, GB))] == ["0", "1"]
     assert len(looked_at) == 3
     assert least(Need(1, 5), Need(2, 3)) == Need(1, 3)
 
@@ -107,8 +107,8 @@ def test_whatever_the_queue_nothing_is_overbooked_and_nobody_is_delayed_by_those
         if waiting:
             needs = [clip(each.need, MACHINE) for each in waiting]
             smallest = Need(min(need.cpus for need in needs), min(need.memory for need in needs))
-        starting = choose(waiting, available, MACHINE)
-        assert starting == choose(waiting, available, MACHINE, smallest)
+        starting = [each.ticket for each in choose(waiting, available, MACHINE)]
+        assert starting == [each.ticket for each in choose(waiting, available, MACHINE, smallest)]
         assert sum(clip(each.need, MACHINE).cpus for each in starting) <= available.cpus + 1e-6
         assert sum(clip(each.need, MACHINE).memory for each in starting) <= available.memory
         first_left = next((each for each in waiting if each not in starting), None)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localrun.engine import processes, surroundings
+from localrun.engine import processes, ranks, surroundings
 from localrun.model.folder import RunFolder
 
 WORKER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker.py")
@@ -26,9 +26,11 @@ class CannotStartError(Exception):
 class ProcessLauncher:
     """Starts, finds and signals the processes of one run. The supervisor is their parent and subreaper."""
 
-    def __init__(self, record: Mapping[str, Any], folder: RunFolder) -> None:
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, leases: Sequence[int] = ()) -> None:
+        """``leases``: descriptors that every rank carries on, so that what they hold is held until the last is gone."""
         self._record = record
         self._folder = folder
+        self._leases = leases
 
     def check(self) -> None:
         """Go to the run's working folder, where its ranks start.
@@ -56,10 +58,11 @@ class ProcessLauncher:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, self._folder.stdout(resumption, rank), flags, 0o600),
             (os.POSIX_SPAWN_OPEN, 2, self._folder.stderr(resumption, rank), flags, 0o600),
+            *((os.POSIX_SPAWN_DUP2, lease, lease) for lease in self._leases),
         ]
         # Python ignores these two signals for itself; a shell pipeline needs them as the system has them.
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
-        environment = self._environment(resumption, context)
+        environment = self._environment(rank, resumption, context)
 
         def spawn() -> int:
             return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
@@ -91,9 +94,11 @@ class ProcessLauncher:
         if self._record["fn_name"] is None:
             return ["/bin/bash", "-c", self._record["cmds"][0]]
         # -P: the worker's own folder is no place to import from.
-        return [self._record["python"]["executable"], "-P", WORKER, self._folder.path, str(resumption), str(rank)]
+        several = [str(rank)] if self._record["request"].get("nproc_per_node") else []
+        argv = [self._record["python"]["executable"], "-P", WORKER, self._folder.path, str(resumption), str(rank)]
+        return argv + several
 
-    def _environment(self, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
+    def _environment(self, rank: int, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
         """The submitter's environment, the run's `env_variables` over it, localrun's own over both."""
         name, is_function = self._record["name"], self._record["fn_name"] is not None
         environment: dict[str, str] = {**context["environ"]}
@@ -111,15 +116,8 @@ class ProcessLauncher:
             "LOCALRUN_STOP_GRACE_S": f"{self._record['request']['stop_grace']:g}",
             "RESUMPTION_INDEX": str(resumption),
             "PARAMETERS": self._folder.parameters,
-            "NODE_RANK": "0",
-            "NUM_NODES": "1",
-            "WORLD_SIZE": "1",
-            "LOCAL_WORLD_SIZE": "1",
-            # Empty, never unset: a run without GPUs must not find some.
-            "CUDA_VISIBLE_DEVICES": "",
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         })  # fmt: skip
-        return environment
+        return environment | ranks.environment(self._record, rank, resumption)
 
 
 class LostProcessLauncher(ProcessLauncher):

@@ -1,0 +1,73 @@
+"""What runs used, read back: rows for those who plot, and the sums that people look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from localrun import files
+from localrun.model.folder import RunFolder
+from localrun.model.moment import Moment
+
+
+class Summary(NamedTuple):
+    """Means and peaks over a resumption; ``gpus_used``: how many GPUs were ever seen in use (None: nobody looked).
+
+    Percent are of one CPU, or of a GPU; memory is in bytes.
+    """
+
+    samples: int
+    cpu_mean: float
+    cpu_peak: float
+    rss_mean: float
+    rss_peak: int
+    gpu_mean: float | None
+    gpu_peak: int | None
+    gpu_memory_peak: int | None
+    gpus_used: int | None
+
+
+def rows(folder: RunFolder, resumption: int) -> list[dict[str, Any]]:
+    """The samples of a resumption, in order; none if it was too short to be sampled."""
+    try:
+        text = files.read(folder.telemetry(resumption))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            row: dict[str, Any] = json.loads(line)
+            found.append(row | {"time": Moment.parse(row["time"])})
+        except (ValueError, KeyError, TypeError):
+            continue  # a full disk has cut it short
+    return found
+
+
+def summary(samples: Sequence[dict[str, Any]]) -> Summary | None:
+    """The sums over these rows; None if there are none."""
+    if not samples:
+        return None
+    cpu = [row["cpu_percent"] for row in samples]
+    rss = [row["rss"] for row in samples]
+    gpus = [gpu for row in samples for gpu in row["gpus"]]
+    busy = _known(gpu["utilization"] for gpu in gpus)
+    return Summary(
+        samples=len(samples),
+        cpu_mean=_mean(cpu),
+        cpu_peak=max(cpu),
+        rss_mean=_mean(rss),
+        rss_peak=max(rss),
+        gpu_mean=_mean(busy) if busy else None,
+        gpu_peak=max(busy, default=None),
+        gpu_memory_peak=max(_known(gpu["memory_used"] for gpu in gpus), default=None),
+        gpus_used=len({gpu["uuid"] for gpu in gpus if gpu["utilization"] or gpu["processes"]}) if gpus else None,
+    )
+
+
+def _known(values: Iterable[int | None]) -> list[int]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
