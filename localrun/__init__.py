@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
 
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
+    from localrun.api.gpus import gpus
     from localrun.api.load import run
     from localrun.api.run import Run
     from localrun.api.runs import (
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "localrun.api.executor": ("Executor",),
     "localrun.api.function": ("Function", "function"),
+    "localrun.api.gpus": ("gpus",),
     "localrun.api.load": ("run",),
     "localrun.api.run": ("Run",),
     "localrun.api.runs": (
@@ -103,6 +105,7 @@ __all__ = [
     "get_run",
     "get_run_logs",
     "get_runs",
+    "gpus",
     "run",
     "start_run",
     "start_runs",

@@ -26,6 +26,7 @@ _failed = pytest.StashKey[bool]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="go through the long loops in full")
+    parser.addoption("--all-components", action="store_true", help="fail where a test skips for want of a component")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +48,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
+    if report.skipped and item.config.getoption("--all-components") and item.get_closest_marker("gpu") is None:
+        report.outcome, report.longrepr = "failed", f"skipped, where nothing may be missing: {report.longrepr[2]}"
     if report.failed or report.skipped:
         item.stash[_failed] = True
     return report  # type: ignore[return-value]

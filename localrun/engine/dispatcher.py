@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _TICK_S = 5.0
 _SOON_S = 0.05
 _LOG_LIMIT = 1 << 20
-_MAX_RECOVERY_PAUSE_S = 60.0
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 60.0
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -136,7 +136,7 @@ class Dispatcher:
         self._gpus: GpuWatch | None = None  # from the first run that needs some on
         self._given: dict[str, tuple[str, ...]] = {}  # active ticket → uuids of its GPUs
         self._arrived: dict[str, float] = {}  # waiting ticket that needs GPUs → when we learned of it
-        self._recoveries: dict[str, tuple[float, float]] = {}  # ticket → (not before, next pause)
+        self._attempts: dict[str, tuple[float, float]] = {}  # ticket → (not before, the pause until then)
         self._fifo = os.open(queue.wake_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._poll = select.epoll()
         self._poll.register(self._fifo, select.EPOLLIN)
@@ -200,6 +200,8 @@ class Dispatcher:
                 if name not in supervised:
                     self._adopt_one(ticket, state)
         self._given = {name: uuids for name, uuids in self._given.items() if name in self._active}
+        there = self._active.keys() | self._waiting.keys()
+        self._attempts = {name: attempt for name, attempt in self._attempts.items() if name in there}
 
     def _adopt_one(self, ticket: Ticket, state: str) -> None:
         try:
@@ -245,6 +247,9 @@ class Dispatcher:
         self._active.pop(ticket.name, None)
         self._given.pop(ticket.name, None)
         self._learn(ticket.name)
+        # A supervisor that fails at once, for want of memory say, isn't forked over and over without a pause.
+        if ticket.name in self._waiting:
+            self._delay(self._waiting[ticket.name]._replace(not_before=time.time() + self._pause(ticket)))
 
     def _watch_recorded(self, ticket: Ticket) -> None:
         """Watch a supervisor that an earlier dispatcher forked, by the pid it wrote into the record."""
@@ -377,7 +382,7 @@ class Dispatcher:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             self._discard(ticket, error.strerror)
         elif ticket.name in self._waiting:
-            self._delay(ticket._replace(not_before=time.time() + _MAX_RECOVERY_PAUSE_S / 10))
+            self._delay(ticket._replace(not_before=time.time() + _MAX_PAUSE_S / 10))
 
     def _discard(self, ticket: Ticket, why: object) -> None:
         """Give up a ticket behind which there is no run any more."""
@@ -388,12 +393,19 @@ class Dispatcher:
 
     def _recover(self, ticket: Ticket, lock: files.ByteLock) -> None:
         """Let a new supervisor end a run that lost its own; ever more patiently if that keeps failing."""
-        not_before, pause = self._recoveries.get(ticket.name, (0.0, 0.5))
+        not_before, _ = self._attempts.get(ticket.name, (0.0, 0.0))
         if time.monotonic() < not_before:
             lock.release()
             return
-        self._recoveries[ticket.name] = (time.monotonic() + pause, min(pause * 2, _MAX_RECOVERY_PAUSE_S))
+        self._pause(ticket)
         self._fork(ticket, lock, recover=True)
+
+    def _pause(self, ticket: Ticket) -> float:
+        """How long to leave a run alone whose supervisor was lost; longer each time."""
+        _, last = self._attempts.get(ticket.name, (0.0, _FIRST_PAUSE_S / 2))
+        pause = min(last * 2, _MAX_PAUSE_S)
+        self._attempts[ticket.name] = time.monotonic() + pause, pause
+        return pause
 
     def _fork(
         self, ticket: Ticket, lock: files.ByteLock, *, gpus: tuple[Gpu, ...] = (), recover: bool = False
