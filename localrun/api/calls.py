@@ -12,24 +12,17 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def call(work: C) -> C:
-    """Give a function mcli's ``timeout`` and ``future``.
+    """Give a function that declares mcli's ``timeout`` and ``future`` the latter's meaning.
 
     With ``future=True`` it returns a ``concurrent.futures.Future`` at once and works in the background, without regard
-    to ``timeout``. A ``timeout`` in seconds that ``work`` takes as a parameter of its own is left to it; otherwise the
-    call is local and short, and is simply made.
+    to ``timeout``. Calls that have nothing to wait for are local and short, and are simply made, whatever ``timeout``.
     """
-    code = work.__code__
-    takes_timeout = "timeout" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     @functools.wraps(work)
     def called(*args: Any, future: bool = False, **kwargs: Any) -> Any:
-        if not takes_timeout:
-            kwargs.pop("timeout", None)
         if not future:
             return work(*args, **kwargs)
-        if takes_timeout:
-            kwargs["timeout"] = None
-        return _in_background(functools.partial(work, *args, **kwargs))
+        return _in_background(functools.partial(work, *args, **{**kwargs, "timeout": None}))
 
     return cast(C, called)
 

@@ -145,7 +145,7 @@ def write(folder: RunFolder, data: Any, path: str) -> None:
     parts = path.split("/")
     if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
-    if (len(parts) == 1 and _is_own(parts[0])) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
+    if _is_own(parts[0]) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")
     target = os.path.join(folder.path, *parts)
     inside = os.path.realpath(folder.path)

@@ -32,8 +32,11 @@ class ByteSink(Protocol):
     def flush(self) -> object: ...
 
 
-def show(run: Run, stdout: TextSink, stderr: TextSink, *, looked: Looked | None = None) -> None:
-    """Wait until a run has ended, passing on what it writes as it comes, each stream to its own sink, as text."""
+def show(run: Run, stdout: TextSink | None, stderr: TextSink | None, *, looked: Looked | None = None) -> None:
+    """Wait until a run has ended, passing on what it writes as it comes, each stream to its own sink, as text.
+
+    A sink that can't be written (closed, a pipe that nobody reads, None) gets no more; the run is waited for.
+    """
     out, err = _Decoder(stdout), _Decoder(stderr)
     show_bytes(run, out, err, looked=looked)
     out.finish()
@@ -150,17 +153,24 @@ class _Pump:
 class _Decoder:
     """A sink of bytes that passes them on as text."""
 
-    def __init__(self, sink: TextSink) -> None:
+    def __init__(self, sink: TextSink | None) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._sink = sink
 
     def write(self, data: bytes, /) -> None:
-        self._sink.write(self._decoder.decode(data))
+        self._pass_on(self._decoder.decode(data))
 
     def flush(self) -> None:
-        self._sink.flush()
+        pass  # with every write
 
     def finish(self) -> None:
-        rest = self._decoder.decode(b"", final=True)
-        if rest:
-            self._sink.write(rest)
+        self._pass_on(self._decoder.decode(b"", final=True))
+
+    def _pass_on(self, text: str) -> None:
+        if self._sink is None or not text:
+            return
+        try:
+            self._sink.write(text)
+            self._sink.flush()
+        except (OSError, ValueError, AttributeError):
+            self._sink = None

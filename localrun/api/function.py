@@ -34,6 +34,8 @@ class Function(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
+        if not callable(fn):
+            raise RunConfigError(f"localrun.function decorates a function, not {fn!r}")
         functools.update_wrapper(self, fn)
         self.fn = fn
         self._options = _checked(options)
@@ -75,6 +77,8 @@ class Function(Generic[P, R]):
 
     def map(self, *iterables: Iterable[Any]) -> list[Run]:
         """Start a run for each item (or for each tuple of items of several iterables); returns the Runs, in order."""
+        if self._path is not None:
+            raise RunConfigError("path: one folder can't hold the runs of map")
         return [self.run(*items) for items in zip(*iterables, strict=False)]
 
     def options(self, **options: Any) -> Function[P, R]:

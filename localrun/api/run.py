@@ -109,7 +109,7 @@ class Run:
 
         return RunConfig.from_mapping(self._record.get("config") or {})
 
-    submitted_config = config
+    submitted_config = run_config = config
 
     # -- when -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +117,11 @@ class Run:
     updated_at = property(lambda self: Moment.parse(self._record.get("updated_at")), doc="Its record's last change.")
     started_at = property(lambda self: Moment.parse(self._record.get("start_time")), doc="When it first started.")
     completed_at = property(lambda self: Moment.parse(self._record.get("end_time")), doc="When it ended.")
+
+    start_time, end_time = started_at, completed_at  # as the record has them
+    creator = created_by
+    host = property(lambda self: self._record.get("host"), doc="The machine it was submitted on.")
+    last_resumption_id = property(lambda self: f"{self.name}-{self.resumption_count}", doc="The latest attempt.")
 
     @property
     def lifecycle(self) -> list[RunLifecycle]:

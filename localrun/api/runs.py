@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from localrun import settings
@@ -31,7 +31,13 @@ RunOrName = str | Run
 
 
 @call
-def create_run(run: RunConfig | Mapping[str, Any], *, path: str | None = None) -> Run:
+def create_run(
+    run: RunConfig | Mapping[str, Any],
+    *,
+    path: str | None = None,
+    timeout: float | None = 10,
+    future: bool = False,
+) -> Run:
     """Queue a command run as configured, and return it. The configuration is not changed.
 
     The config's name is used if it is free, else ``-`` and 6 characters are appended; without a name one is made from
@@ -45,7 +51,7 @@ def create_run(run: RunConfig | Mapping[str, Any], *, path: str | None = None) -
 
 
 @call
-def get_run(run: RunOrName, *, include_details: bool = True) -> Run:
+def get_run(run: RunOrName, *, include_details: bool = True, timeout: float | None = 10, future: bool = False) -> Run:
     """The run of that name, as it is now. ``include_details`` is mcli's: the details are always there.
 
     Raises:
@@ -70,6 +76,8 @@ def get_runs(
     include_deleted: bool = False,
     include_details: bool = False,
     limit: int | None = 100,
+    timeout: float | None = 10,
+    future: bool = False,
 ) -> list[Run]:
     """The runs, newest first: those of these names or globs (``lr-*``), or all; with one of these statuses, or any.
 
@@ -78,8 +86,12 @@ def get_runs(
     Raises:
         RunNotFoundError: a name that is no glob is no run's. ValueError: a status that doesn't exist.
     """
+    if statuses is not None and isinstance(statuses, str):
+        raise RunConfigError(f"statuses: must be a list, not the text {statuses!r}: put it in brackets")
+    if limit is not None and limit < 0:
+        raise RunConfigError(f"limit: must be 0 or more, not {limit}")
     wanted = None if statuses is None else {_known_status(status) for status in statuses}
-    found = _all_runs(include_deleted) if runs is None else _named_runs(runs, include_deleted)
+    found = _all_runs(include_deleted) if runs is None else _named_runs(_listed(runs), include_deleted)
     chosen = [run for run in found if wanted is None or run.status in wanted]
     if any(not run.status.is_terminal() for run in chosen):
         submission.ensure_progress(Queue(settings.home()))
@@ -88,62 +100,87 @@ def get_runs(
 
 
 @call
-def stop_run(run: RunOrName, *, reason: str | None = None, timeout: float | None = 10) -> Run:
+def stop_run(run: RunOrName, *, reason: str | None = None, timeout: float | None = 10, future: bool = False) -> Run:
     """Stop a run and wait for its end at most ``timeout`` seconds; one that takes longer is returned TERMINATING."""
     return get_run(run).stop(reason, timeout)
 
 
 @call
-def stop_runs(runs: Sequence[RunOrName], *, reason: str | None = None, timeout: float | None = 10) -> list[Run]:
+def stop_runs(
+    runs: Sequence[RunOrName],
+    *,
+    reason: str | None = None,
+    timeout: float | None = 10,
+    future: bool = False,
+) -> list[Run]:
     """Stop several runs at once; waits for them as `stop_run` does. If one of the names is unknown, none is stopped."""
-    found = [get_run(run) for run in runs]
+    found = [get_run(run) for run in _listed(runs)]
     for run in found:
         run.stop(reason, 0)
     return [run.stop(reason, timeout) for run in found]
 
 
 @call
-def delete_run(run: RunOrName, *, timeout: float | None = None) -> Run:
+def delete_run(run: RunOrName, *, timeout: float | None = None, future: bool = False) -> Run:
     """Delete a run, stopping it first if it has not ended. ``get_runs(include_deleted=True)`` still finds it."""
     return get_run(run).delete(timeout)
 
 
 @call
-def delete_runs(runs: Sequence[RunOrName], *, timeout: float | None = None) -> list[Run]:
+def delete_runs(runs: Sequence[RunOrName], *, timeout: float | None = None, future: bool = False) -> list[Run]:
     """Delete several runs. If one of the names is unknown, none is deleted."""
-    found = [get_run(run) for run in runs]
+    found = [get_run(run) for run in _listed(runs)]
     for run in found:
         run.stop("deleted", 0)
     return [run.delete(timeout) for run in found]
 
 
 @call
-def start_run(run: RunOrName) -> Run:
+def start_run(run: RunOrName, *, timeout: float | None = 10, future: bool = False) -> Run:
     """Queue an ended run again under its name, as its next resumption."""
     return get_run(run).start()
 
 
 @call
-def start_runs(runs: Sequence[RunOrName]) -> list[Run]:
+def start_runs(runs: Sequence[RunOrName], *, timeout: float | None = 10, future: bool = False) -> list[Run]:
     """Queue several ended runs again. If one of the names is unknown, none is started."""
-    return [run.start() for run in [get_run(run) for run in runs]]
+    return [run.start() for run in [get_run(run) for run in _listed(runs)]]
 
 
 @call
-def update_run(run: RunOrName, update_run_data: Mapping[str, Any] | None = None, **fields: Any) -> Run:
+def update_run(
+    run: RunOrName,
+    update_run_data: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = 10,
+    future: bool = False,
+    **fields: Any,
+) -> Run:
     """Change a run's ``preemptible``, ``priority``, ``max_retries``, ``retry_on_system_failure``, ``max_duration``."""
     return get_run(run).update(**{**dict(update_run_data or {}), **fields})
 
 
 @call
-def update_run_metadata(run: RunOrName, metadata: Mapping[str, Any]) -> Run:
+def update_run_metadata(
+    run: RunOrName,
+    metadata: Mapping[str, Any],
+    *,
+    timeout: float | None = 10,
+    future: bool = False,
+) -> Run:
     """Merge keys into a run's metadata; keys that aren't named stay."""
     return get_run(run).update_metadata(metadata)
 
 
 @call
-def wait_for_run_status(run: RunOrName, status: str | RunStatus, timeout: float | None = None) -> Run:
-    """Wait until a run has reached a status; returns at once if it has passed it already.
+def wait_for_run_status(
+    run: RunOrName,
+    status: str | RunStatus,
+    timeout: float | None = None,
+    *,
+    future: bool = False,
+) -> Run:
+    """Wait until a run has reached a status; returns at once if it has passed it already since its last start by hand.
 
     Raises:
         RunStatusNotReached: it ended without reaching it (a FAILED run never reaches COMPLETED).
@@ -176,6 +213,8 @@ def get_run_logs(
     resumption: int | None = None,
     tail: int | None = None,
     stream: str | None = None,
+    timeout: float | None = 10,
+    future: bool = False,
 ) -> logs.LogText:
     """The log of a run as it is now: text that iterates by line, stdout and stderr merged in time order.
 
@@ -209,6 +248,7 @@ def follow_run_logs(
     resumption: int | None = None,
     tail: int | None = None,
     timeout: float | None = None,
+    future: bool = False,
 ) -> Iterator[str]:
     """The log of a run line by line (with their line ends), waiting for more until the run has ended.
 
@@ -259,9 +299,10 @@ def _log_of(
     named = {r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None}
     if len(named) > 1:
         raise RunConfigError(f"rank: one process was asked for by several numbers: {sorted(named)}")
-    index = found.resumption_count if resumption is None else resumption
-    if not 0 <= index <= found.resumption_count:
-        raise RunConfigError(f"resumption: run {found.name} has 0 to {found.resumption_count}, not {index}")
+    last = max(found.resumption_count, found._record["first_resumption"])
+    index = last if resumption is None else resumption
+    if not 0 <= index <= last:
+        raise RunConfigError(f"resumption: run {found.name} has 0 to {last}, not {index}")
     wanted = found.failed_rank if failed and not named else next(iter(named), None)
     return found, index, logs.choose_rank(RunFolder(found.path), index, wanted)
 
@@ -274,18 +315,39 @@ def _known_status(status: str | RunStatus) -> RunStatus:
 
 
 def _reached(record: Record, target: RunStatus) -> bool:
-    """True if the run has or had that status, or (not a terminal one) has gone past it by a good way."""
-    return any(entry["status"] == target.value for entry in record["lifecycle"])
+    """True if the run has or had that status since it was submitted, or last started again by hand."""
+    for entry in reversed(record["lifecycle"]):
+        if entry["status"] == target.value:
+            return True
+        if entry["status"] == RunStatus.PENDING.value:
+            return False
+    return False
 
 
-def _named_runs(asked: Iterable[RunOrName], include_deleted: bool) -> list[Run]:
-    globs = [name for name in asked if isinstance(name, str) and any(c in name for c in "*?[")]
-    found = {run.run_uid: run for run in (get_run(name) for name in asked if name not in globs)}
-    if globs:
-        for run in _all_runs(include_deleted):
-            if any(fnmatch.fnmatchcase(run.name, glob) for glob in globs):
-                found[run.run_uid] = run
+def _named_runs(asked: Sequence[RunOrName], include_deleted: bool) -> list[Run]:
+    patterns = [name for name in asked if isinstance(name, str) and (include_deleted or _is_glob(name))]
+    found = {run.path: run for run in (get_run(name) for name in asked if name not in patterns)}
+    matched = set()
+    for run in _all_runs(include_deleted) if patterns else ():
+        by = {pattern for pattern in patterns if fnmatch.fnmatchcase(run.name, pattern)}
+        if by:
+            found[run.path] = run
+            matched |= by
+    for name in patterns:
+        if name not in matched and not _is_glob(name):
+            get_run(name)  # which says that there is none
     return list(found.values())
+
+
+def _is_glob(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
+def _listed(runs: Sequence[RunOrName], field: str = "runs") -> Sequence[RunOrName]:
+    """The list itself; text would be taken for a list of one-letter names."""
+    if isinstance(runs, str | bytes):
+        raise RunConfigError(f"{field}: must be a list, not the text {runs!r}: put it in brackets")
+    return runs
 
 
 def _all_runs(include_deleted: bool) -> list[Run]:

@@ -190,12 +190,19 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
         "host": os.uname().nodename,
         "home": queue.home,
         "python": python(),
-        "cwd": os.path.abspath(os.path.expanduser(request.cwd)) if request.cwd else os.getcwd(),
+        "cwd": _working_folder(request.cwd),
         "config": config.to_mapping(),
         "request": asked,
         "metadata": request.metadata,
     }
     return records.new(uid=uid, name=name, **{**given, **fields})
+
+
+def _working_folder(asked: str | None) -> str:
+    try:
+        return os.path.abspath(os.path.expanduser(asked)) if asked else os.getcwd()
+    except FileNotFoundError:
+        raise RunConfigError("cwd: the folder that this process is in was removed: go to another one") from None
 
 
 def python() -> dict[str, Any]:
@@ -225,11 +232,6 @@ def _yaml(parameters: Mapping[str, Any]) -> bytes:
 
     text: str = yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True)
     return text.encode()
-
-
-def is_free(name: str, path: str | None = None) -> bool:
-    """True if no run has that name (or place) at this moment."""
-    return not os.path.lexists(folder_of(name, path))
 
 
 def find(name: str | None, path: str | None = None) -> Run | None:

@@ -78,6 +78,11 @@ def status(text: str) -> RunStatus:
     return known
 
 
+def processes(text: str) -> int | str:
+    """A number of processes, or ``gpu``."""
+    return text if text == "gpu" else int(text)
+
+
 def pair(text: str) -> tuple[str, str]:
     """``NAME=VALUE`` as name and value. An error doesn't show the text: it may be a secret's."""
     name, is_pair, value = text.partition("=")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -63,12 +62,9 @@ def runs(args: Namespace) -> None:
 def _chosen(args: Namespace) -> list[Run]:
     """All the runs that match, newest first."""
     names = args.names or None
-    if args.deleted:  # a deleted run has no name of its own any more: it is found by looking at all
-        found = get_runs(include_deleted=True, limit=ALL)
-        found = [run for run in found if names is None or any(fnmatch.fnmatchcase(run.name, name) for name in names)]
-    else:
-        found = get_runs(names and named_runs(names), limit=ALL)
-    return [run for run in found if args.status is None or run.status in args.status]
+    if names and not args.deleted:
+        names = named_runs(names)  # folders too, and what may have been meant by an unknown one
+    return get_runs(names, statuses=args.status, include_deleted=args.deleted, limit=ALL)
 
 
 def _row(run: Run) -> tuple[object, ...]:

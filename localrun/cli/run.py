@@ -10,7 +10,7 @@ from argparse import SUPPRESS, Namespace
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from localrun.cli.arguments import one_run, pair, typed_pair
+from localrun.cli.arguments import one_run, pair, processes, typed_pair
 from localrun.cli.output import say
 from localrun.errors import RunConfigError
 from localrun.model.config import RunConfig
@@ -24,6 +24,8 @@ _FIELDS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
     ("--image", "IMAGE", str, "the container image to run in"),
     ("--gpus", "N", int, "how many GPUs it needs"),
     ("--gpu-type", "TYPE", str, "which GPUs, as in their names"),
+    ("--gpu-memory", "SIZE", str, "how much memory each GPU has at least"),
+    ("--nproc-per-node", "N|gpu", processes, "how many processes, or one for each GPU"),
     ("--cpus", "N", float, "how many CPUs it needs (1); may be 0 or a fraction"),
     ("--memory", "SIZE", str, "how much of the machine's memory it needs, such as 8GiB"),
     ("--priority", "PRIORITY", str, "high, auto, low or lowest"),

@@ -25,7 +25,7 @@ from localrun.engine import capacity, processes, scheduling
 from localrun.engine.placement import Slot
 from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Queue, Ticket
 from localrun.engine.supervisor import NEWS, STOP, supervise
-from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
+from localrun.errors import LocalrunError, NotARunError, RunNotFoundError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 from localrun.model.record import Record
@@ -42,6 +42,14 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 60.0
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
+def check_can_start() -> None:
+    """Refuse to queue what nobody could start: SystemFailureError if this process doesn't know its interpreter."""
+    if not (sys.executable and os.access(sys.executable, os.X_OK)):
+        raise SystemFailureError(
+            f"localrun starts Python processes, and sys.executable is {sys.executable!r}: set it to an interpreter"
+        )
+
+
 def ensure(queue: Queue) -> None:
     """Start a dispatcher unless one is alive. Returns at once; the dispatcher reads the queue when it is up."""
     if queue.dispatcher_pid() is not None:
@@ -49,7 +57,9 @@ def ensure(queue: Queue) -> None:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # Not a part of the run it may be started from, nor marked as one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCALRUN_RUN_")}
-    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
+    # What keeps it from coming up is for its log.
+    silent += [(os.POSIX_SPAWN_OPEN, 2, queue.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)]
     argv = [sys.executable, "-P", "-c", processes.SERVICE_PROGRAM, root, queue.home]
     pid = os.posix_spawn(
         sys.executable, argv, environment, file_actions=silent, setsid=True, setsigmask=(), setsigdef=_ALL_SIGNALS

@@ -48,7 +48,7 @@ def submit(
         RunExistsError: the path is taken (by another run than ``replace_uid``). Nothing was changed.
         SystemFailureError: the runs folder can't be written.
     """
-    settings.idle_seconds()  # refused here: the dispatcher could tell nobody
+    _check_settings()
     queue.prepare()
     parent, base = os.path.split(path)
     records.advance(record, RunStatus.QUEUED)
@@ -59,6 +59,13 @@ def submit(
     except OSError as error:
         raise _could_not("submitted", record["name"], parent, error) from error
     return record
+
+
+def _check_settings() -> None:
+    """Refuse here what the dispatcher could tell nobody."""
+    settings.idle_seconds()
+    settings.managed_gpus()
+    dispatcher.check_can_start()
 
 
 def _could_not(what: str, name: str, where: str, error: OSError) -> SystemFailureError:
@@ -73,7 +80,7 @@ def resubmit(queue: Queue, folder: RunFolder) -> Record:
         IllegalTransitionError: the run has not ended.
         SystemFailureError: its folder or the queue can't be written. Nothing was changed.
     """
-    settings.idle_seconds()
+    _check_settings()
     queue.prepare()
 
     def restart(record: Record) -> None:
@@ -234,7 +241,10 @@ class _Submission:
         The ticket, which is the record, comes last: file systems log changes in order, so what is logged with it
         includes the renames before it.
         """
-        announce(self._queue, self.ticket.name)
+        try:
+            announce(self._queue, self.ticket.name)
+        except OSError:
+            pass  # no processes left, say: it is accepted, and whoever waits for it tries again
         for fd in (*self._unsynced, self._lock.fd):
             os.fsync(fd)
 

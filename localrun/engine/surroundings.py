@@ -64,7 +64,8 @@ def _grant(pid: int, surroundings: Mapping[str, Any], ours: list[list[int]]) -> 
         if wanted[1] != mine[1]:
             _try(resource.prlimit, pid, number, tuple(wanted))
     if surroundings["nice"] != os.getpriority(os.PRIO_PROCESS, 0):
-        _try(os.setpriority, os.PRIO_PROCESS, pid, surroundings["nice"])
+        # It leads a group of its own, in which its first children are by now.
+        _try(os.setpriority, os.PRIO_PGRP, pid, surroundings["nice"])
 
 
 def _try(change: Callable[..., object], *arguments: object) -> None:

@@ -16,6 +16,8 @@ from localrun.model.status import RunStatus
 
 # How often a waiter makes sure that somebody is at work on what it waits for.
 _PROGRESS_S = 1.0
+# So many dispatchers in a row may be killed before they come up, or find nothing that they could do.
+_MOST_STARTS = 20
 
 
 def wait_until(
@@ -42,6 +44,7 @@ def wait_until(
         watch.add(folder.path, REPLACED)
         unwatched = set(also)
         look_after = time.monotonic() + _PROGRESS_S
+        helpless = 0
         while True:
             unwatched = {path for path in unwatched if not watch.add(path, CREATED | MODIFIED)}
             record = records.read(folder)
@@ -58,8 +61,19 @@ def wait_until(
                         f"run {record['name']}: {folder.path} is a copy that was made while it was {record['status']}: "
                         "nothing looks after it, and it will not end"
                     )
+                helpless = helpless + 1 if _is_nobody_there(queue, folder, record) else 0
+                if helpless > _MOST_STARTS:
+                    raise SystemFailureError(
+                        f"run {record['name']} is {record['status']}, and no dispatcher stays alive to look after it: "
+                        f"{queue.log} may say why"
+                    )
                 look_after = now + _PROGRESS_S
             watch.wait(min(look_after, deadline or look_after) - now)
+
+
+def _is_nobody_there(queue: Queue, folder: RunFolder, record: Record) -> bool:
+    """True if what was started to look after the run is not there. It takes a moment to come up."""
+    return not (records.status(record).is_active() and records.is_supervised(folder)) and not queue.dispatcher_pid()
 
 
 def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool:

@@ -29,7 +29,7 @@ def main() -> None:
     folder, resumption, rank = RunFolder(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     _flush_on_a_timer()
     try:
-        said = _call(folder, int(sys.argv[4]) if len(sys.argv) > 4 else None)
+        said, code = _call(folder, int(sys.argv[4]) if len(sys.argv) > 4 else None)
         _flush()
         os.close(files.create(folder.outcome(resumption, rank), said))
     except OSError as error:
@@ -39,10 +39,11 @@ def main() -> None:
         finally:
             os._exit(os.EX_IOERR)
     if said.startswith(b'{"reason"'):
-        sys.exit(1)
+        sys.exit(code)
 
 
-def _call(folder: RunFolder, rank: int | None) -> bytes:
+def _call(folder: RunFolder, rank: int | None) -> tuple[bytes, int]:
+    """What came of the call, and the exit code if it failed."""
     raised = folder.exception(rank)
     try:
         function = payload.loads(files.read(folder.function))
@@ -52,14 +53,20 @@ def _call(folder: RunFolder, rank: int | None) -> bytes:
     try:
         value = _await(function(*inputs["args"], **inputs["kwargs"]))
     except SystemExit as error:
-        return _failed(raised, error, "Error", f"the function left by sys.exit({error.code!r}) and returned nothing")
+        what = f"the function left by sys.exit({error.code!r}) and returned nothing"
+        return _failed(raised, error, "Error", what)[0], _code(error.code)
     except BaseException as error:  # noqa: BLE001
         return _failed(raised, error, "Error", "the function raised")
     try:
         stored = payload.store(value, folder.result(rank))
     except BaseException as error:  # noqa: BLE001
         return _failed(raised, error, "Error", "the function returned, but its result can't be stored")
-    return b'{"result": {"size": %d, "sha256": "%s"}}' % (stored.size, stored.sha256.encode())
+    return b'{"result": {"size": %d, "sha256": "%s"}}' % (stored.size, stored.sha256.encode()), 0
+
+
+def _code(said: Any) -> int:
+    """The exit code that an interpreter makes of what ``sys.exit`` was given."""
+    return 0 if said is None else said & 0xFF if isinstance(said, int) else 1
 
 
 def _await(value: Any) -> Any:
@@ -71,7 +78,7 @@ def _await(value: Any) -> Any:
     return value
 
 
-def _failed(path: str, error: BaseException, reason: str, what: str) -> bytes:
+def _failed(path: str, error: BaseException, reason: str, what: str) -> tuple[bytes, int]:
     import json
     import traceback
 
@@ -84,7 +91,7 @@ def _failed(path: str, error: BaseException, reason: str, what: str) -> bytes:
         files.remove(path)
     summary = "".join(traceback.format_exception_only(error)).strip()
     outcome = {"reason": reason, "message": f"{what}: {summary}", "error": summary, "traceback": text}
-    return json.dumps(outcome).encode()
+    return json.dumps(outcome).encode(), 1
 
 
 def _flush_on_a_timer() -> None:

@@ -118,7 +118,7 @@ def read(folder: RunFolder) -> Record:
             record = files.read_json(folder.record)
         except (FileNotFoundError, NotADirectoryError):
             record = _read_inside(folder)
-    except ValueError as error:
+    except (ValueError, IsADirectoryError, RecursionError) as error:
         raise SystemFailureError(f"{folder.record} is not readable as JSON ({error})") from None
     if not isinstance(record, dict) or not record.keys() >= _REQUIRED:
         missing = ", ".join(sorted(_REQUIRED - record.keys())) if isinstance(record, dict) else "everything"

@@ -22,7 +22,17 @@ from localrun.model.pickles.carried import PARENT, add_names, carry_module, carr
 
 T = TypeVar("T")
 
+_HEAPTYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made by Python code
+
 _unhooking = threading.Lock()
+
+
+def exception_without_init(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An exception as it was, without its ``__init__`` and ``__new__``, which may want other arguments than it kept."""
+    native = next(base for base in cls.__mro__ if not base.__flags__ & _HEAPTYPE)
+    error: BaseException = native.__new__(cls, *args)
+    error.args = args
+    return error
 
 
 class Arrival:

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from cloudpickle import cloudpickle
 
 from localrun.model.identity.codeid import is_user_module
-from localrun.model.pickles.arrival import find_class
+from localrun.model.pickles.arrival import exception_without_init, find_class
 from localrun.model.pickles.carried import PARENT
 
 Reduced = tuple[Any, ...]
@@ -98,6 +98,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_named_type(obj)
         if hasattr(kind, "__reduce_by_value__"):
             return obj.__reduce_by_value__()
+        if issubclass(kind, BaseException) and kind.__reduce__ is BaseException.__reduce__:
+            # Without a call of its __init__, which often takes other arguments than those it passes on.
+            return exception_without_init, (kind, obj.args), vars(obj) or None
         return super().reducer_override(obj)
 
     def _dynamic_function_reduce(self, func: types.FunctionType) -> Reduced:
