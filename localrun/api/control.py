@@ -14,7 +14,7 @@ from typing import Any
 from localrun import files
 from localrun.engine import processes, submission
 from localrun.engine.queue import WAITING, Queue, rename_for_priority
-from localrun.engine.supervisor import NEWS, STOP
+from localrun.engine.signals import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder

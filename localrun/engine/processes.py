@@ -20,7 +20,7 @@ MARK = "LOCALRUN_RUN_UID"
 # What the interpreter of a dispatcher is told to execute. It stands in its command line, and in its forks'.
 SERVICE_PROGRAM = (
     "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-    "from localrun.engine.dispatcher import main; main(sys.argv[2])"
+    "from localrun.engine.service import main; main(sys.argv[2])"
 )
 
 _PR_SET_CHILD_SUBREAPER = 36

@@ -20,7 +20,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from localrun import files
@@ -39,8 +39,6 @@ class Need(NamedTuple):
 
     cpus: float
     memory: int
-
-
 
 
 class Ticket(NamedTuple):
@@ -168,6 +166,16 @@ class Queue:
             return None
         except ValueError as error:
             raise SystemFailureError(f"{self.path(state, name)} is damaged ({error})") from None
+
+    def read_or_put_aside(self, state: str, name: str, log: Callable[[str], None]) -> Ticket | None:
+        """A ticket; None if it is no longer in that state, or if it is no ticket and was given another name."""
+        try:
+            return self.read(state, name)
+        except SystemFailureError as error:
+            log(f"{error}; it is put aside")
+            # A name that starts with a dot is no ticket's.
+            os.rename(self.path(state, name), self.path(state, f".damaged-{name}"))
+            return None
 
     def tickets(self, state: str) -> list[Ticket]:
         """All readable tickets in a state, in scheduling order."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 
 from localrun import files, settings
-from localrun.engine import dispatcher, surroundings
+from localrun.engine import service, surroundings
 from localrun.engine.queue import (
     ACTIVE,
     SUBMITTING,
@@ -65,7 +65,7 @@ def _check_settings() -> None:
     """Refuse here what the dispatcher could tell nobody."""
     settings.idle_seconds()
     settings.managed_gpus()
-    dispatcher.check_can_start()
+    service.check_can_start()
 
 
 def _could_not(what: str, name: str, where: str, error: OSError) -> SystemFailureError:
@@ -101,13 +101,13 @@ def resubmit(queue: Queue, folder: RunFolder) -> Record:
 def announce(queue: Queue, hint: str = "") -> None:
     """Wake the dispatcher, starting it if none is alive."""
     queue.wake(hint)
-    dispatcher.ensure(queue)
+    service.ensure(queue)
 
 
 def ensure_progress(queue: Queue) -> None:
     """Start a dispatcher if there is something in the queue and none is alive. Cheap when there isn't."""
     if queue.exists() and queue.dispatcher_pid() is None and not queue.is_quiet():
-        dispatcher.ensure(queue)
+        service.ensure(queue)
 
 
 def readmit(queue: Queue, folder: RunFolder, record: Record) -> bool:

@@ -15,14 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import files
-from localrun.engine import outcome, processes, ranks
+from localrun.engine import conclusion, outcome, processes, ranks, signals
+from localrun.engine.holdings import Holdings
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
 from localrun.engine.queue import Queue, Ticket
+from localrun.engine.signals import NEWS, STOP
 from localrun.engine.telemetry import Telemetry
 from localrun.engine.watch import Watch
-from localrun.errors import IllegalTransitionError, LocalrunError
+from localrun.errors import IllegalTransitionError, LocalrunError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -30,12 +32,6 @@ from localrun.model.status import Reason, RunStatus
 
 if TYPE_CHECKING:
     from localrun.engine.gpus import Gpu
-    from localrun.engine.leases import Lease
-
-# Sent to a supervisor: the record has news (a stop was asked for).
-NEWS = signal.SIGUSR1
-# … or: a stop was asked for, and the record could not be written.
-STOP = signal.SIGUSR2
 
 _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
@@ -44,24 +40,23 @@ _LEASE_RETRY_S = 0.5
 
 
 class Supervisor:
-    """Looks after one run. ``signals`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
+    """Looks after one run. ``pipe`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
 
     def __init__(
         self,
         queue: Queue,
         ticket: Ticket,
         gpus: Sequence[Gpu],
-        signals: int,
+        pipe: int,
         clock: LogClock,
         log: Callable[[str], None],
     ) -> None:
         self._queue = queue
         self._ticket = ticket
-        self._gpus = gpus
-        self._leases: list[Lease] = []
+        self._held = Holdings(gpus, run=ticket.run, uid=ticket.uid, log=log)
         self._log = log
         self._folder = RunFolder(ticket.folder)
-        self._news = signals
+        self._news = pipe
         self._signals: set[int] = {NEWS}
         self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
@@ -76,7 +71,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Start the run, watch it, end it."""
-        if not self._lease():
+        if not self._held.take_gpus():
+            self._queue.requeue(self._ticket, _LEASE_RETRY_S)
             return
         try:
             record = self._begin()
@@ -85,9 +81,9 @@ class Supervisor:
             return
         except (IllegalTransitionError, LocalrunError) as error:
             self._log(f"run {self._ticket.run} was not started: {error}")
-            self._release()
+            self._held.release()
             return
-        launcher = ProcessLauncher(record, self._folder, [lease.fd for lease in self._leases])
+        launcher = ProcessLauncher(record, self._folder, self._held.fds())
         try:
             record = self._start(record, launcher)
         except CannotStartError as error:
@@ -112,55 +108,13 @@ class Supervisor:
             self._log(f"run {self._ticket.run} is gone from the queue: {error}")
             return
         self._log(f"run {record['name']} had lost its supervisor")
-        cause = _stop_cause(record) or Cause(
+        cause = conclusion.stop_cause(record) or Cause(
             RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
         )
-        self._hold_again(record)
+        self._held.take_again(record)
         launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
         self._terminate(launcher, record, cause)
         self._finish(outcome.stopped(cause, {}))
-
-    # -- leases -----------------------------------------------------------------------------------------------------
-
-    def _lease(self) -> bool:
-        """Take the leases of the run's GPUs; False, and the run waits again, if another user was quicker."""
-        if not self._gpus:
-            return True
-        from localrun.engine.leases import acquire_all
-
-        name, uid = self._ticket.run, self._ticket.uid
-        try:
-            leases = acquire_all((gpu.uuid for gpu in self._gpus), run=name, uid=uid)
-        except LocalrunError as error:
-            self._log(f"run {name} waits: {error}")
-            leases = None
-        if leases is None:
-            self._queue.requeue(self._ticket, _LEASE_RETRY_S)
-            return False
-        self._leases = leases
-        return True
-
-    def _hold_again(self, record: Mapping[str, Any]) -> None:
-        """Keep the GPUs of a run whose supervisor was lost from others, until its processes are ended.
-
-        Those that still have the lease from it do so themselves.
-        """
-        for gpu in record["gpus"]:
-            from localrun.engine.leases import Lease
-
-            try:
-                lease = Lease.try_acquire(gpu["uuid"], run=record["name"], uid=record["uid"])
-            except LocalrunError as error:
-                self._log(f"run {record['name']}: {error}")
-                continue
-            if lease is not None:
-                self._leases.append(lease)
-
-    def _release(self) -> None:
-        """Give the GPUs and the port back."""
-        for lease in self._leases:
-            lease.release()
-        self._leases = []
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -175,29 +129,18 @@ class Supervisor:
                 "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
             }  # fmt: skip
             record["ranks"] = []
-            record["gpus"] = [
-                {"index": gpu.label if gpu.is_mig else gpu.index, "uuid": gpu.uuid, "name": gpu.name}
-                for gpu in self._gpus
-            ]
-            record["port"] = self._port(record)
+            record["gpus"] = self._held.in_record()
+            # A run that is one process without GPUs has nobody to meet.
+            if self._held.gpus or record["request"].get("nproc_per_node"):
+                self._held.take_port()
+            record["port"] = self._held.port
 
         try:
             return records.update(self._folder, change)
+        except SystemFailureError as error:
+            raise CannotStartError(error.message) from None
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
-
-    def _port(self, record: Mapping[str, Any]) -> int | None:
-        """Where the ranks meet; a run that is one process without GPUs has nobody to meet."""
-        if not self._gpus and not record["request"].get("nproc_per_node"):
-            return None
-        from localrun.engine import ports
-
-        try:
-            port, lease = ports.take(run=record["name"], uid=record["uid"])
-        except LocalrunError as error:
-            raise CannotStartError(error.message) from None
-        self._leases.append(lease)
-        return port
 
     def _start(self, record: Record, launcher: ProcessLauncher) -> Record:
         """Start the ranks and enter RUNNING."""
@@ -219,7 +162,7 @@ class Supervisor:
             record["ranks"] = started
 
         self._watch_logs(resumption)
-        uuids = [gpu.uuid for gpu in self._gpus]
+        uuids = [gpu.uuid for gpu in self._held.gpus]
         self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids)
         if not self._note(change):
             self._unwritten = change
@@ -234,7 +177,7 @@ class Supervisor:
             if len(self._exits) == len(self._ranks) or self._find_failed(record):
                 return None
             record = self._reread(record)
-            deadline = _deadline(record)
+            deadline = conclusion.deadline(record)
             cause = self._cause(record, deadline)
             if cause:
                 return cause
@@ -260,7 +203,7 @@ class Supervisor:
             return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
         if STOP in self._signals:
             return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
-        return _stop_cause(record)
+        return conclusion.stop_cause(record)
 
     def _find_failed(self, record: Mapping[str, Any]) -> bool:
         """True if a rank has failed; the first one that did is kept in mind."""
@@ -372,17 +315,17 @@ class Supervisor:
 
         def change(record: Record) -> None:
             nonlocal again
-            again = _conclude(record, ending)
+            again = conclusion.conclude(record, ending)
 
         record = self._write_end(change)
-        self._release()
+        self._held.release()
         if record is None:
             return
         if record["fn_name"] is not None and record["resumptions"]:
             for rank in range(ranks.count(record["request"])):
                 files.remove(self._folder.outcome(records.resumption_index(record), rank))
         if again:
-            self._queue.requeue(self._ticket, outcome.retry_delay(_attempts(record)))
+            self._queue.requeue(self._ticket, outcome.retry_delay(conclusion.attempts(record)))
 
     def _note(self, change: Callable[[Record], None]) -> bool:
         """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""
@@ -410,59 +353,14 @@ class Supervisor:
             except OSError as error:
                 if not told:
                     self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
-                    self._release()
+                    self._held.release()
                     self._queue.set_aside(self._ticket)
                     told = True
             time.sleep(_WRITE_RETRY_S)
 
 
-def _conclude(record: Record, ending: Ending) -> bool:
-    """Put an ending into a record; True if the run goes back to the queue for another attempt."""
-    current = records.status(record)
-    if current in (RunStatus.STARTING, RunStatus.RUNNING):
-        records.advance(record, RunStatus.TERMINATING, reason=ending.reason)
-    facts = {field: getattr(ending, field) for field in ("exit_code", "signal", "failed_rank")}
-    if current is not RunStatus.QUEUED:
-        attempt = record["resumptions"][-1]
-        attempt.update(facts, status=ending.status.value, reason=ending.reason, message=ending.message)
-        if record["stop_requested"] is None and outcome.retries_left(_attempts(record), ending, record["request"]):
-            record["supervisor"], record["ranks"] = None, []
-            records.add_event(record, "retry", f"attempt {attempt['index']} ended {ending.reason}: {ending.message}")
-            records.advance(record, RunStatus.QUEUED, message=f"to be tried again after: {ending.message}")
-            return True
-    record.update(facts, error=ending.error, error_traceback=ending.traceback, result=ending.result)
-    record["supervisor"], record["ranks"] = None, []
-    records.advance(record, ending.status, reason=ending.reason, message=ending.message)
-    return False
-
-
-def _attempts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The resumptions since the run was last started by hand."""
-    return list(record["resumptions"][record["first_resumption"] :])
-
-
-def _deadline(record: Mapping[str, Any]) -> float | None:
-    """When `max_duration` is over, in seconds since the epoch; it counts from the first attempt."""
-    hours = record["request"]["max_duration"]
-    return None if hours is None else records.seconds(_attempts(record)[0]["started_at"]) + hours * 3600
-
-
-def _stop_cause(record: Mapping[str, Any]) -> Cause | None:
-    asked = record["stop_requested"]
-    return None if asked is None else Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, asked["message"])
-
-
 def _unwritable(folder: RunFolder, error: OSError) -> str:
     return f"its folder {folder.path} can't be written ({error.strerror}): free space or make it writable"
-
-
-def signal_pipe() -> int:
-    """The end of a pipe on which this process's signals appear as bytes."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, NEWS, STOP):
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    return reader
 
 
 def supervise(
@@ -481,12 +379,12 @@ def supervise(
     once that is gone, this run is the last one, because a dispatcher inherits what the processes of a lost supervisor
     leave, and the next is no parent.
     """
-    signals = signal_pipe()
+    pipe = signals.pipe()
     processes.become_subreaper()
     clock = LogClock(Watch())
-    supervisor = Supervisor(queue, ticket, gpus, signals, clock, log)
+    supervisor = Supervisor(queue, ticket, gpus, pipe, clock, log)
     supervisor.recover(dispatcher) if recover else supervisor.run()
     while (successor := queue.leave(ticket, claim_next=os.getppid() == dispatcher)) is not None:
         lock.release()
         ticket, lock = successor
-        Supervisor(queue, ticket, (), signals, clock, log).run()
+        Supervisor(queue, ticket, (), pipe, clock, log).run()

@@ -1,0 +1,81 @@
+"""What a supervisor holds machine-wide for its run: the leases of its GPUs, and of the port where its ranks meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from localrun.errors import LocalrunError
+
+if TYPE_CHECKING:
+    from localrun.engine.gpus import Gpu
+    from localrun.engine.leases import Lease
+
+
+class Holdings:
+    """The leases of one run (its name and uid). ``gpus`` are those chosen for it, none of them taken yet."""
+
+    def __init__(self, gpus: Sequence[Gpu], *, run: str, uid: str, log: Callable[[str], None]) -> None:
+        self.gpus = gpus
+        self.port: int | None = None
+        self._run = run
+        self._uid = uid
+        self._log = log
+        self._leases: list[Lease] = []
+
+    def take_gpus(self) -> bool:
+        """Take the leases of all GPUs; False, and none is taken, if another user was quicker."""
+        if not self.gpus:
+            return True
+        from localrun.engine.leases import acquire_all
+
+        try:
+            leases = acquire_all((gpu.uuid for gpu in self.gpus), run=self._run, uid=self._uid)
+        except LocalrunError as error:
+            self._log(f"run {self._run} waits: {error}")
+            return False
+        self._leases += leases or []
+        return leases is not None
+
+    def take_again(self, record: Mapping[str, Any]) -> None:
+        """Keep the GPUs of a run whose supervisor was lost from others, until its processes are ended.
+
+        Those that still have the lease from it do so themselves.
+        """
+        for gpu in record["gpus"]:
+            from localrun.engine.leases import Lease
+
+            try:
+                lease = Lease.try_acquire(gpu["uuid"], run=self._run, uid=self._uid)
+            except LocalrunError as error:
+                self._log(f"run {self._run}: {error}")
+                continue
+            if lease is not None:
+                self._leases.append(lease)
+
+    def take_port(self) -> None:
+        """Take a port.
+
+        Raises:
+            SystemFailureError: none was to be had.
+        """
+        from localrun.engine import ports
+
+        self.port, lease = ports.take(run=self._run, uid=self._uid)
+        self._leases.append(lease)
+
+    def fds(self) -> list[int]:
+        """The descriptors that hold the leases, for the run's processes to have too."""
+        return [lease.fd for lease in self._leases]
+
+    def in_record(self) -> list[dict[str, Any]]:
+        """The GPUs as a record lists them."""
+        return [
+            {"index": gpu.label if gpu.is_mig else gpu.index, "uuid": gpu.uuid, "name": gpu.name} for gpu in self.gpus
+        ]
+
+    def release(self) -> None:
+        """Give everything back."""
+        for lease in self._leases:
+            lease.release()
+        self._leases = []
