@@ -6,7 +6,10 @@ Errors pickle, so that they travel out of futures and worker processes as they a
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 
 class LocalrunError(Exception):

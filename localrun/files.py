@@ -16,7 +16,10 @@ import fcntl
 import os
 import struct
 from types import TracebackType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Path = str | os.PathLike[str]
 

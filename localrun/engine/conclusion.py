@@ -6,13 +6,16 @@ Pure functions of the record; who reads and writes it is the supervisor. What an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from localrun.engine import outcome
 from localrun.engine.outcome import Cause, Ending
 from localrun.model import record as records
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def conclude(record: Record, ending: Ending) -> bool:

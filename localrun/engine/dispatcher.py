@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
 
 from localrun import files
 from localrun.engine import capacity, interrupted, processes, scheduling, service
@@ -29,7 +28,10 @@ from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import RunStatus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from localrun.engine.gpus import Gpu
     from localrun.engine.gpuwatch import GpuWatch
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 from localrun.model.status import Reason, RunStatus
+from localrun.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SHELL_HINTS = {
     126: " (the command was found but may not be executed)",

@@ -10,9 +10,9 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from localrun import files
+from localrun.tuples import NamedTuple
 
 # In the environment of every process of a run: what finds them again after their supervisor was killed.
 MARK = "LOCALRUN_RUN_UID"

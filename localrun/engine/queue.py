@@ -21,12 +21,16 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 from localrun import files
 from localrun.engine.placement import GpuNeed
 from localrun.errors import SystemFailureError
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
+from localrun.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SUBMITTING, WAITING, ACTIVE, ENDING = "submitting", "waiting", "active", "ending"
 

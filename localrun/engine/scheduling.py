@@ -7,12 +7,13 @@ will need besides, so that no later run delays it; a later run may use the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from localrun.engine import placement
 from localrun.engine.placement import GpuNeed, Slot
 from localrun.engine.queue import Need, Ticket
+from localrun.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from localrun.engine.gpus import Gpu
 

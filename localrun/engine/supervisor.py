@@ -12,7 +12,6 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from localrun import files
 from localrun.engine import conclusion, outcome, processes, ranks, signals
@@ -30,7 +29,10 @@ from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from localrun.engine.gpus import Gpu
 
 _RECHECK_S = 0.1

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from localrun import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 

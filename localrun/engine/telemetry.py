@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from localrun.engine import processes
 from localrun.model import record as records
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from localrun.engine.probe import Probe
 

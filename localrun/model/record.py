@@ -11,14 +11,17 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from localrun import files
 from localrun.errors import IllegalTransitionError, NotARunError, RunNotFoundError, SystemFailureError
 from localrun.model.folder import RECORD_BYTE, SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import TRANSITIONS, RunStatus
 
-Record = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Record: TypeAlias = "dict[str, Any]"
 
 SCHEMA = 1
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from localrun.engine import processes, ranks, surroundings
 from localrun.model.folder import RunFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 WORKER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker.py")
 # How the submitter's import path reaches the worker, which takes it out of its environment at once.
