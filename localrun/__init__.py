@@ -11,9 +11,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from typing import Any
 
+    from localrun.api.clusters import Cluster, get_cluster, get_clusters
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
     from localrun.api.gpus import gpus
+    from localrun.api.interactive import connect, create_interactive_run
     from localrun.api.load import run
     from localrun.api.run import Run
     from localrun.api.runs import (
@@ -32,6 +34,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         update_run_metadata,
         wait_for_run_status,
     )
+    from localrun.api.secrets import create_secret, delete_secrets, get_secrets
     from localrun.errors import (
         CacheMismatchError,
         CacheMismatchWarning,
@@ -45,31 +48,40 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         RunExistsError,
         RunFailedError,
         RunNotFoundError,
+        RunNotRunningError,
         RunStatusNotReached,
         RunStoppedError,
+        SecretExistsError,
+        SecretNotFoundError,
         SystemFailureError,
     )
     from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
+    from localrun.model.secret import Secret
     from localrun.model.status import RunStatus
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "localrun.api.clusters": ("Cluster", "get_cluster", "get_clusters"),
     "localrun.api.executor": ("Executor",),
     "localrun.api.function": ("Function", "function"),
     "localrun.api.gpus": ("gpus",),
+    "localrun.api.interactive": ("connect", "create_interactive_run"),
     "localrun.api.load": ("run",),
     "localrun.api.run": ("Run",),
     "localrun.api.runs": (
         "create_run", "delete_run", "delete_runs", "follow_run_logs", "get_run", "get_run_logs", "get_runs",
         "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
     ),
+    "localrun.api.secrets": ("create_secret", "delete_secrets", "get_secrets"),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
         "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError", "RunExistsError", "RunFailedError",
-        "RunNotFoundError", "RunStatusNotReached", "RunStoppedError", "SystemFailureError",
+        "RunNotFoundError", "RunNotRunningError", "RunStatusNotReached", "RunStoppedError",
+        "SecretExistsError", "SecretNotFoundError", "SystemFailureError",
     ),
     "localrun.model.config": ("ComputeConfig", "RunConfig", "SchedulingConfig"),
+    "localrun.model.secret": ("Secret",),
     "localrun.model.status": ("RunStatus",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -77,6 +89,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "CacheMismatchError",
     "CacheMismatchWarning",
+    "Cluster",
     "ComputeConfig",
     "Executor",
     "Function",
@@ -92,19 +105,30 @@ __all__ = [
     "RunExistsError",
     "RunFailedError",
     "RunNotFoundError",
+    "RunNotRunningError",
     "RunStatus",
     "RunStatusNotReached",
     "RunStoppedError",
     "SchedulingConfig",
+    "Secret",
+    "SecretExistsError",
+    "SecretNotFoundError",
     "SystemFailureError",
+    "connect",
+    "create_interactive_run",
     "create_run",
+    "create_secret",
     "delete_run",
     "delete_runs",
+    "delete_secrets",
     "follow_run_logs",
     "function",
+    "get_cluster",
+    "get_clusters",
     "get_run",
     "get_run_logs",
     "get_runs",
+    "get_secrets",
     "gpus",
     "run",
     "start_run",

@@ -64,6 +64,18 @@ class RunNotFoundError(_StatusError, LookupError):
     code = 404
 
 
+class SecretNotFoundError(_StatusError, LookupError):
+    """No secret of that name (404)."""
+
+    code = 404
+
+
+class SecretExistsError(_StatusError):
+    """The name or the variable is another secret's already (409). Nothing was changed."""
+
+    code = 409
+
+
 class RunExistsError(_StatusError):
     """The name is taken by a run that is still active, or that must not be replaced (409)."""
 
@@ -78,6 +90,12 @@ class IllegalTransitionError(_StatusError):
 
 class RunStatusNotReached(_StatusError):  # noqa: N818 - the name is mcli's
     """A run ended without reaching the status that was waited for (409)."""
+
+    code = 409
+
+
+class RunNotRunningError(_StatusError):
+    """Something was asked for that only a RUNNING run can give, a shell inside it, say, and it is none (409)."""
 
     code = 409
 
@@ -110,6 +128,12 @@ class PayloadError(_StatusError):
     """A function, its inputs or its result cannot be pickled or unpickled (400)."""
 
     code = 400
+
+
+class MissingPackageError(_StatusError, ImportError):
+    """What was asked for needs an optional package that is not installed (501); the message names it."""
+
+    code = 501
 
 
 class SystemFailureError(_StatusError):

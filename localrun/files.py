@@ -132,6 +132,17 @@ class ByteLock:
         return cls(fd, byte)
 
     @classmethod
+    def of_existing(cls, path: Path) -> ByteLock:
+        """Wait for the lock on the first byte of a file that is there, and take it; FileNotFoundError if it isn't."""
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, 0))
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, 0)
+
+    @classmethod
     def try_acquire(cls, path: Path, byte: int = 0) -> ByteLock | None:
         """Take the lock if it is free; None if somebody holds it.
 

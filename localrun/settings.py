@@ -58,6 +58,17 @@ def _names_gpu(entry: str) -> bool:
     return (is_index and not entry.endswith(":")) or entry.upper().startswith(("GPU-", "MIG-"))
 
 
+def shell() -> str:
+    """The shell that a person is given inside a run: ``SHELL`` or bash."""
+    return os.environ.get("SHELL") or "/bin/bash"
+
+
+def terminal() -> dict[str, str]:
+    """What tells programs which terminal they are on, as far as it is set: ``TERM``, ``COLORTERM``."""
+    known = {"TERM": os.environ.get("TERM"), "COLORTERM": os.environ.get("COLORTERM")}
+    return {name: value for name, value in known.items() if value}
+
+
 def lease_dir() -> str | None:
     """The folder of GPU leases, which all users of the machine must share: ``LOCALRUN_LEASE_DIR``; None if not set."""
     chosen = os.environ.get("LOCALRUN_LEASE_DIR")

@@ -254,7 +254,7 @@ class Home:
                 folders.clear()
                 try:
                     record = record_of(folder)
-                except (ValueError, OSError):
+                except (ValueError, OSError, RecursionError):
                     continue
                 if isinstance(record, dict) and record.get("home") == str(self.path):
                     found[folder] = record

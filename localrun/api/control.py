@@ -13,9 +13,10 @@ from typing import Any
 
 from localrun import files
 from localrun.engine import processes, submission
-from localrun.engine.queue import WAITING, Queue, rename_for_priority
+from localrun.engine.queue import Queue
 from localrun.engine.signals import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
+from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -24,7 +25,7 @@ from localrun.model.status import Reason, RunStatus
 _OWN_FILES = {
     "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
 }  # fmt: skip
-_OWN_FOLDERS = {"logs", "telemetry"}
+_OWN_FOLDERS = {"logs", "telemetry", "work", "venv"}
 
 
 def request_stop(
@@ -95,7 +96,7 @@ def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> Ru
             if not overwrite or not records.status(there).is_terminal():
                 raise RunExistsError(f"name: {name!r} is taken by a run that is {there['status']}")
             submission.archive(target.path, there["uid"])
-        with records.held(folder):
+        with records.held(folder), journal.Change(folder.path, target.path):
             os.rename(folder.path, target.path)
         records.update(target, change)
     return target
@@ -118,12 +119,7 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
         record["request"].update({field: getattr(checked, field) for field in wanted})
 
     record = records.update(folder, change, sync=True)
-    if "priority" in wanted:
-        with queue.lock():
-            old = queue.find(WAITING, record["uid"])
-            if old is not None:
-                rename_for_priority(queue, old, checked.priority)
-        queue.wake("")
+    queue.reschedule(record["uid"], record["request"])
     if record["supervisor"] is not None:
         processes.signal_pid(record["supervisor"]["pid"], record["supervisor"]["start"], NEWS)
     return record

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from localrun.api.utilization import size
 from localrun.engine import leasefolder, leases, probe
 from localrun.engine.gpus import Gpu, GpuProcess, Inventory, foreign
 from localrun.engine.leases import Holder

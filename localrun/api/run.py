@@ -16,7 +16,7 @@ from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine import submission
 from localrun.engine.queue import Queue
 from localrun.engine.waiting import ensure_looked_after, wait_until
-from localrun.errors import RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
+from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.moment import Moment
@@ -442,3 +442,14 @@ def broken(folder: RunFolder, error: SystemFailureError) -> Run:
     changed = records.iso(os.stat(folder.record).st_mtime)
     record.update(status=RunStatus.UNKNOWN.value, reason="Unreadable", message=error.message, created_at=changed)
     return Run(record, folder)
+
+
+def readable(path: str) -> Run | None:
+    """The run in a folder as it is now, UNKNOWN if its record can't be read; None if the folder is no run's, or gone."""
+    folder = RunFolder(path)
+    try:
+        return Run(records.read(folder), folder)
+    except SystemFailureError as error:
+        return broken(folder, error)
+    except (RunNotFoundError, NotARunError, OSError):
+        return None  # a file or folder of someone else's, or a run archived this moment

@@ -1,31 +1,55 @@
 """The calls on runs, with mcli's names, signatures and meaning. Each is short: the work is a `Run`'s.
 
 Every call takes ``timeout`` (seconds) and ``future`` (return a ``Future`` instead). Where a run is asked for, its name
-or a `Run` will do. A ``runs`` argument that is an empty list is a no-op.
+or a `Run` will do, and where several are, any list of both, such as `get_runs` gives. An empty list is a no-op. The
+calls on logs are in `runlogs`; mcli's pages import all of them, and what they need, from one place.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import functools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from localrun import settings
-from localrun.api import following, logs, submit
-from localrun.api.calls import call
-from localrun.api.run import Run, broken
-from localrun.engine import submission
-from localrun.engine.queue import Queue
+from localrun.api import listing, submit
+from localrun.api.calls import call, undisturbed
+from localrun.api.lists import ObjectList, PaginatedObjectList
+from localrun.api.run import Run
+from localrun.api.runlogs import follow_run_logs, get_run_logs
+from localrun.api.selection import Selection, known_status, listed
+from localrun.api.watching import watch_run_status
 from localrun.engine.waiting import wait_until
-from localrun.errors import NotARunError, RunConfigError, RunNotFoundError, RunStatusNotReached, SystemFailureError
+from localrun.errors import RunConfigError, RunStatusNotReached
 from localrun.model import record as records
-from localrun.model.config import RunConfig
-from localrun.model.folder import RunFolder
+from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig, described, hint
 from localrun.model.record import Record
-from localrun.model.request import validate_name
 from localrun.model.status import RunStatus
+
+__all__ = [
+    "ComputeConfig",
+    "ObjectList",
+    "PaginatedObjectList",
+    "Run",
+    "RunConfig",
+    "RunStatus",
+    "SchedulingConfig",
+    "create_run",
+    "delete_run",
+    "delete_runs",
+    "follow_run_logs",
+    "get_run",
+    "get_run_logs",
+    "get_runs",
+    "start_run",
+    "start_runs",
+    "stop_run",
+    "stop_runs",
+    "update_run",
+    "update_run_metadata",
+    "wait_for_run_status",
+    "watch_run_status",
+]
 
 RunOrName = str | Run
 
@@ -34,69 +58,85 @@ RunOrName = str | Run
 def create_run(
     run: RunConfig | Mapping[str, Any],
     *,
-    path: str | None = None,
     timeout: float | None = 10,
     future: bool = False,
+    path: str | None = None,
+    _priority: str | None = None,
+    _job_type: Any = None,
 ) -> Run:
     """Queue a command run as configured, and return it. The configuration is not changed.
 
     The config's name is used if it is free, else ``-`` and 6 characters are appended; without a name one is made from
-    the command. ``path`` puts this run's folder there.
+    the command. ``path`` puts this run's folder there. ``_priority`` and ``_job_type`` are mcli's older ones: the
+    former is the config's ``priority``, the latter means nothing here.
 
     Raises:
         RunConfigError: the configuration is refused (400). Nothing was created.
     """
-    config = run if isinstance(run, RunConfig) else RunConfig.from_mapping(run)
+    config = run.copy() if isinstance(run, RunConfig) else RunConfig.from_mapping(run)
+    if _priority is not None:
+        warnings.warn("_priority is an older spelling: use scheduling.priority", DeprecationWarning, stacklevel=3)
+        config.priority = str(getattr(_priority, "value", _priority))
+    if _job_type is not None:
+        warnings.warn("_job_type means nothing any more: leave it out", DeprecationWarning, stacklevel=3)
     return submit.command(config, path)
 
 
 @call
-def get_run(run: RunOrName, *, include_details: bool = True, timeout: float | None = 10, future: bool = False) -> Run:
+def get_run(run: RunOrName, *, timeout: float | None = 10, future: bool = False, include_details: bool = True) -> Run:
     """The run of that name, as it is now. ``include_details`` is mcli's: the details are always there.
 
     Raises:
         RunNotFoundError: there is no run of that name (404).
     """
-    if isinstance(run, Run):
-        return Run.load(run.path) if os.path.isdir(run.path) else run.refresh()
-    folder = RunFolder(submit.folder_of(validate_name(run, "run")))
-    try:
-        return Run.load(folder.path)
-    except RunNotFoundError:
-        raise RunNotFoundError(f"run {run}: there is none of that name in {settings.runs_dir()}") from None
-    except SystemFailureError as error:
-        return broken(folder, error)
+    return listing.find(run)
 
 
 @call
 def get_runs(
     runs: Sequence[RunOrName] | None = None,
     *,
+    cluster_names: Sequence[Any] | None = None,
+    before: str | datetime | None = None,
+    after: str | datetime | None = None,
+    gpu_types: Sequence[Any] | None = None,
+    gpu_nums: Sequence[int] | None = None,
     statuses: Sequence[str | RunStatus] | None = None,
-    include_deleted: bool = False,
-    include_details: bool = False,
-    limit: int | None = 100,
     timeout: float | None = 10,
     future: bool = False,
-) -> list[Run]:
-    """The runs, newest first: those of these names or globs (``lr-*``), or all; with one of these statuses, or any.
+    user_emails: Sequence[str] | None = None,
+    run_types: Sequence[str] | None = None,
+    include_details: bool = False,
+    include_deleted: bool = False,
+    ended_before: str | datetime | None = None,
+    ended_after: str | datetime | None = None,
+    limit: int | None = 100,
+    clusters: Sequence[Any] | None = None,
+) -> PaginatedObjectList[Run]:
+    """The runs, newest first: those of these names or globs (``lr-*``), or all, that meet every filter given.
 
-    ``limit`` is the most that are returned (None: the latest 100). An unreadable record is listed as UNKNOWN.
+    Names may be `Run`s, clusters anything that has a name. ``before`` and ``ended_before`` are strict, ``after`` and
+    ``ended_after`` are not; times are datetimes or ISO 8601 text, local where they say no offset. A GPU type matches
+    loosely, as where one is asked for. A user is a login name or an address that begins with one. Run types are mcli's
+    INTERACTIVE, HERO_RUN and TRAINING (all others), and localrun's FUNCTION and COMMAND. ``include_details`` is
+    mcli's: the details are always there.
+
+    ``limit`` is the most that are returned (None: the latest 100); ``next_page()`` of what is returned gives those
+    behind them. A record that can't be read is listed as UNKNOWN.
 
     Raises:
-        RunNotFoundError: a name that is no glob is no run's. ValueError: a status that doesn't exist.
+        RunNotFoundError: a name that is no glob is no run's. RunConfigError: a filter of the wrong kind.
+        ValueError: a status that doesn't exist.
     """
-    if statuses is not None and isinstance(statuses, str):
-        raise RunConfigError(f"statuses: must be a list, not the text {statuses!r}: put it in brackets")
-    if limit is not None and limit < 0:
-        raise RunConfigError(f"limit: must be 0 or more, not {limit}")
-    wanted = None if statuses is None else {_known_status(status) for status in statuses}
-    found = _all_runs(include_deleted) if runs is None else _named_runs(_listed(runs), include_deleted)
-    chosen = [run for run in found if wanted is None or run.status in wanted]
-    if any(not run.status.is_terminal() for run in chosen):
-        submission.ensure_progress(Queue(settings.home()))
-    chosen.sort(key=lambda run: run._record["created_at"], reverse=True)
-    return chosen[: 100 if limit is None else limit]
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise RunConfigError(f"limit: must be 0 or more, not {described(limit)}")
+    selection = Selection.of(
+        cluster_names=cluster_names, clusters=clusters, before=before, after=after, gpu_types=gpu_types,
+        gpu_nums=gpu_nums, statuses=statuses, user_emails=user_emails, run_types=run_types,
+        include_deleted=include_deleted, ended_before=ended_before, ended_after=ended_after,
+    )  # fmt: skip
+    asked = None if runs is None else listed(runs, "runs")
+    return listing.page(selection, asked, listing.DEFAULT_LIMIT if limit is None else limit)
 
 
 @call
@@ -112,27 +152,31 @@ def stop_runs(
     reason: str | None = None,
     timeout: float | None = 10,
     future: bool = False,
-) -> list[Run]:
+) -> ObjectList[Run]:
     """Stop several runs at once; waits for them as `stop_run` does. If one of the names is unknown, none is stopped."""
-    found = [get_run(run) for run in _listed(runs)]
+    found = _several(runs)
     for run in found:
         run.stop(reason, 0)
-    return [run.stop(reason, timeout) for run in found]
+    return ObjectList((run.stop(reason, timeout) for run in found), Run)
 
 
 @call
-def delete_run(run: RunOrName, *, timeout: float | None = None, future: bool = False) -> Run:
-    """Delete a run, stopping it first if it has not ended. ``get_runs(include_deleted=True)`` still finds it."""
+def delete_run(run: RunOrName, *, timeout: float | None = 10, future: bool = False) -> Run:
+    """Delete a run, stopping it first if it has not ended. ``get_runs(include_deleted=True)`` still finds it.
+
+    Raises:
+        TimeoutError: it has not ended after ``timeout`` seconds. It is being stopped, and was not deleted.
+    """
     return get_run(run).delete(timeout)
 
 
 @call
-def delete_runs(runs: Sequence[RunOrName], *, timeout: float | None = None, future: bool = False) -> list[Run]:
-    """Delete several runs. If one of the names is unknown, none is deleted."""
-    found = [get_run(run) for run in _listed(runs)]
+def delete_runs(runs: Sequence[RunOrName], *, timeout: float | None = 10, future: bool = False) -> ObjectList[Run]:
+    """Delete several runs, as `delete_run` does. If one of the names is unknown, none is deleted."""
+    found = _several(runs)
     for run in found:
         run.stop("deleted", 0)
-    return [run.delete(timeout) for run in found]
+    return ObjectList((run.delete(timeout) for run in found), Run)
 
 
 @call
@@ -142,9 +186,9 @@ def start_run(run: RunOrName, *, timeout: float | None = 10, future: bool = Fals
 
 
 @call
-def start_runs(runs: Sequence[RunOrName], *, timeout: float | None = 10, future: bool = False) -> list[Run]:
+def start_runs(runs: Sequence[RunOrName], *, timeout: float | None = 10, future: bool = False) -> ObjectList[Run]:
     """Queue several ended runs again. If one of the names is unknown, none is started."""
-    return [run.start() for run in [get_run(run) for run in _listed(runs)]]
+    return ObjectList((run.start() for run in _several(runs)), Run)
 
 
 @call
@@ -152,12 +196,30 @@ def update_run(
     run: RunOrName,
     update_run_data: Mapping[str, Any] | None = None,
     *,
+    preemptible: bool | None = None,
+    priority: str | None = None,
+    max_retries: int | None = None,
+    retry_on_system_failure: bool | None = None,
     timeout: float | None = 10,
     future: bool = False,
-    **fields: Any,
+    max_duration: float | None = None,
 ) -> Run:
-    """Change a run's ``preemptible``, ``priority``, ``max_retries``, ``retry_on_system_failure``, ``max_duration``."""
-    return get_run(run).update(**{**dict(update_run_data or {}), **fields})
+    """Change how a run is scheduled; what isn't given stays. ``max_duration`` is in hours.
+
+    ``update_run_data`` is the older way to say the same: a mapping, its keys also as mcli has them (``maxRetries``).
+
+    Raises:
+        IllegalTransitionError: the run has ended (409). RunConfigError: a value or key that isn't allowed.
+    """
+    fields = {
+        "preemptible": preemptible, "priority": priority, "max_retries": max_retries,
+        "retry_on_system_failure": retry_on_system_failure, "max_duration": max_duration,
+    }  # fmt: skip
+    if update_run_data is not None:
+        warnings.warn("update_run_data is an older way: name the arguments", DeprecationWarning, stacklevel=3)
+        older = _older_update(update_run_data, list(fields))
+        fields = {**older, **{field: value for field, value in fields.items() if value is not None}}
+    return get_run(run).update(**fields)
 
 
 @call
@@ -167,9 +229,17 @@ def update_run_metadata(
     *,
     timeout: float | None = 10,
     future: bool = False,
+    protect: bool = False,
 ) -> Run:
-    """Merge keys into a run's metadata; keys that aren't named stay."""
-    return get_run(run).update_metadata(metadata)
+    """Merge keys into a run's metadata, whatever its status; keys that aren't named stay.
+
+    With ``protect`` a SIGTERM that arrives meanwhile (the run's own stop, say) takes effect when the call has ended.
+
+    Raises:
+        RunConfigError: the whole would have more than 200 keys, or a key or value is too large (400). Nothing changed.
+    """
+    with undisturbed(protect):
+        return get_run(run).update_metadata(metadata)
 
 
 @call
@@ -186,7 +256,7 @@ def wait_for_run_status(
         RunStatusNotReached: it ended without reaching it (a FAILED run never reaches COMPLETED).
         TimeoutError: it has not after ``timeout`` seconds. ValueError: no such status.
     """
-    target = _known_status(status)
+    target = known_status(status)
     found = get_run(run)
 
     def done(record: Record) -> bool:
@@ -200,118 +270,19 @@ def wait_for_run_status(
     return found
 
 
-@call
-def get_run_logs(
-    run: RunOrName,
-    rank: int | None = None,
-    *,
-    node_rank: int | None = None,
-    local_gpu_rank: int | None = None,
-    global_gpu_rank: int | None = None,
-    timestamps: bool = False,
-    failed: bool = False,
-    resumption: int | None = None,
-    tail: int | None = None,
-    stream: str | None = None,
-    timeout: float | None = 10,
-    future: bool = False,
-) -> logs.LogText:
-    """The log of a run as it is now: text that iterates by line, stdout and stderr merged in time order.
-
-    ``rank`` (or mcli's other names for it) is the process, by default the lowest; ``failed`` takes the first failed
-    one; ``resumption`` the attempt, by default the last; ``tail`` the number of characters from the end;
-    ``timestamps`` puts each line's time before it; ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone.
-    """
-    found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
-    folder = RunFolder(found.path)
-    if stream not in (None, "stdout", "stderr"):
-        raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
-    if timestamps:
-        data = b"".join(stamped(line) for line in logs.MergedReader(folder, index, chosen, stream).rest())
-    elif stream is not None:
-        data = logs.stream(folder.stdout(index, chosen) if stream == "stdout" else folder.stderr(index, chosen))
-    else:
-        data = logs.text(folder, index, chosen)
-    text = data.decode(errors="replace")
-    return logs.LogText(text if tail is None else text[max(len(text) - tail, 0) :])
+def _several(runs: Sequence[RunOrName]) -> list[Run]:
+    return [get_run(run) for run in listed(runs, "runs")]
 
 
-@call
-def follow_run_logs(
-    run: RunOrName,
-    rank: int | None = None,
-    *,
-    node_rank: int | None = None,
-    local_gpu_rank: int | None = None,
-    global_gpu_rank: int | None = None,
-    timestamps: bool = False,
-    resumption: int | None = None,
-    tail: int | None = None,
-    timeout: float | None = None,
-    future: bool = False,
-) -> Iterator[str]:
-    """The log of a run line by line (with their line ends), waiting for more until the run has ended.
-
-    Options as in `get_run_logs`; ``tail`` leaves out all but so many characters of what is there already.
-    """
-    found, index, _ = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, False, resumption)
-    chosen = next((r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None), None)
-    return _followed(found, index, chosen, timestamps, tail, timeout)
-
-
-def _followed(
-    run: Run, resumption: int, rank: int | None, timestamps: bool, tail: int | None, timeout: float | None
-) -> Iterator[str]:
-    skip = 0
-    if tail is not None:
-        there = logs.text(RunFolder(run.path), resumption, rank or 0).decode(errors="replace")
-        skip = max(len(there) - tail, 0)
-    for line in logs.split(following.follow(run, resumption, rank, timeout)):
-        text = line.data.decode(errors="replace")
-        if skip >= len(text):
-            skip -= len(text)
-            continue
-        yield (stamped(line).decode(errors="replace") if timestamps else text[skip:])
-        skip = 0
-
-
-def stamped(line: logs.Line) -> bytes:
-    """A line behind its time, ISO 8601 UTC with milliseconds; ``-`` where nobody was there to note it."""
-    return _stamp(line.time) + line.data
-
-
-@functools.lru_cache(maxsize=16)
-def _stamp(time: float | None) -> bytes:
-    return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
-
-
-def _log_of(
-    run: RunOrName,
-    rank: int | None,
-    node_rank: int | None,
-    local_gpu_rank: int | None,
-    global_gpu_rank: int | None,
-    failed: bool,
-    resumption: int | None,
-) -> tuple[Run, int, int]:
-    """The run, resumption and rank that are asked for."""
-    found = get_run(run)
-    named = {r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None}
-    if len(named) > 1:
-        raise RunConfigError(f"rank: one process was asked for by several numbers: {sorted(named)}")
-    last = max(found.resumption_count, found._record["first_resumption"])
-    index = last if resumption is None else resumption
-    if not 0 <= index <= last:
-        raise RunConfigError(f"resumption: run {found.name} has 0 to {last}, not {index}")
-    wanted = found.failed_rank if failed and not named else next(iter(named), None)
-    return found, index, logs.choose_rank(RunFolder(found.path), index, wanted)
-
-
-def _known_status(status: str | RunStatus) -> RunStatus:
-    known = RunStatus.from_string(status)
-    if known is RunStatus.UNKNOWN and status is not RunStatus.UNKNOWN and str(status).upper() != "UNKNOWN":
-        raise ValueError(f"status: {status!r} is none of {', '.join(each.value for each in RunStatus)}")
-    return known
+def _older_update(data: Mapping[str, Any], allowed: list[str]) -> dict[str, Any]:
+    """What ``update_run_data`` says, by the arguments' names."""
+    if not isinstance(data, Mapping):
+        raise RunConfigError(f"update_run_data: must be a mapping, not {described(data)}")
+    said = {"".join(f"_{c.lower()}" if c.isupper() else c for c in str(key)): value for key, value in data.items()}
+    for key in said:
+        if key not in allowed:
+            raise RunConfigError(f"update_run_data: unknown key {described(key)}{hint(key, allowed)}")
+    return said
 
 
 def _reached(record: Record, target: RunStatus) -> bool:
@@ -322,55 +293,3 @@ def _reached(record: Record, target: RunStatus) -> bool:
         if entry["status"] == RunStatus.PENDING.value:
             return False
     return False
-
-
-def _named_runs(asked: Sequence[RunOrName], include_deleted: bool) -> list[Run]:
-    patterns = [name for name in asked if isinstance(name, str) and (include_deleted or _is_glob(name))]
-    found = {run.path: run for run in (get_run(name) for name in asked if name not in patterns)}
-    matched = set()
-    for run in _all_runs(include_deleted) if patterns else ():
-        by = {pattern for pattern in patterns if fnmatch.fnmatchcase(run.name, pattern)}
-        if by:
-            found[run.path] = run
-            matched |= by
-    for name in patterns:
-        if name not in matched and not _is_glob(name):
-            get_run(name)  # which says that there is none
-    return list(found.values())
-
-
-def _is_glob(name: str) -> bool:
-    return any(mark in name for mark in "*?[")
-
-
-def _listed(runs: Sequence[RunOrName], field: str = "runs") -> Sequence[RunOrName]:
-    """The list itself; text would be taken for a list of one-letter names."""
-    if isinstance(runs, str | bytes):
-        raise RunConfigError(f"{field}: must be a list, not the text {runs!r}: put it in brackets")
-    return runs
-
-
-def _all_runs(include_deleted: bool) -> list[Run]:
-    runs_dir = str(settings.runs_dir())
-    folders = [f"{runs_dir}/{name}" for name in _entries(runs_dir) if not name.startswith(".")]
-    if include_deleted:
-        archive = f"{runs_dir}/{submission.ARCHIVE}"
-        folders += [f"{archive}/{name}" for name in _entries(archive)]
-    return [run for run in map(_readable, folders) if run is not None]
-
-
-def _readable(path: str) -> Run | None:
-    folder = RunFolder(path)
-    try:
-        return Run(records.read(folder), folder)
-    except SystemFailureError as error:
-        return broken(folder, error)
-    except (RunNotFoundError, NotARunError, OSError):
-        return None  # a file or folder of someone else's, or a run archived this moment
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []

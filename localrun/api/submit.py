@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import settings
@@ -33,8 +33,18 @@ _NAME_ATTEMPTS = 20
 _GPU_PATIENCE_S = 5.0
 
 
-def command(config: RunConfig, path: str | None = None) -> Run:
+def command(
+    config: RunConfig,
+    path: str | None = None,
+    *,
+    cmds: Sequence[str] | None = None,
+    run_type: str = COMMAND,
+    base: str | None = None,
+) -> Run:
     """Queue a command run. The config's name is used if it is free, else 6 characters are appended to it.
+
+    ``cmds`` are the commands it runs one after another, if they are more than the config's; ``base`` names a run
+    without a name, by default the command does.
 
     Raises:
         RunConfigError: the configuration is refused. Nothing was created.
@@ -42,8 +52,8 @@ def command(config: RunConfig, path: str | None = None) -> Run:
     from localrun.model.request import Request, name_from_command
 
     request = Request.from_config(config)
-    fields = {"cmds": [request.command], "run_type": COMMAND}
-    base = request.name or name_from_command(request.command)
+    fields = {"cmds": list(cmds or [request.command]), "run_type": run_type}
+    base = request.name or base or name_from_command(request.command)
     return _with_a_free_name(base, config, request, fields, {}, always_suffix=request.name is None, path=path)
 
 
@@ -70,9 +80,23 @@ def function(
     if request.name is None and path is None:
         return _with_a_free_name(base, config, request, given, contents, always_suffix=True, path=None)
     name = request.name or os.path.basename(os.path.abspath(path or ""))
-    if there is not None and not there.status.is_terminal():
-        raise RunExistsError(f"run {name} is {there.status} already: wait for it, stop it, or choose another name")
-    return _submit(name, config, request, given, contents, path, None if there is None else there.run_uid)
+    return _in_place_of(there, name, config, request, given, contents, path)
+
+
+def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
+    """Queue a run of several commands. A config with a name gets exactly that name: a run of it that ended is archived.
+
+    Raises:
+        RunExistsError: a run of that name is queued or active. RunConfigError: as of `command`.
+    """
+    from localrun.model.request import Request
+
+    config.command = "\n".join(cmds)
+    request = Request.from_config(config)
+    if request.name is None:
+        return command(config, cmds=cmds)
+    fields = {"cmds": list(cmds), "run_type": COMMAND}
+    return _in_place_of(find(request.name), request.name, config, request, fields, {}, None)
 
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
@@ -82,9 +106,10 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
         if value is not None:
             setattr(config, field, value)
     config.name = name or config.name or run.name
-    config.cwd = overrides.get("cwd") or run.cwd  # where it ran, not where the caller happens to be
-    if run.run_type == COMMAND:
-        return command(config)
+    if not config.integrations:
+        config.cwd = overrides.get("cwd") or run.cwd  # where it ran, not where the caller happens to be
+    if run.fn_name is None:
+        return command(config, cmds=None if overrides.get("command") else run.cmds, run_type=run.run_type)
     from localrun import files
     from localrun.model.request import Request
 
@@ -124,6 +149,20 @@ def _with_a_free_name(
     raise RunExistsError(f"name: no free name was found for {base!r}")
 
 
+def _in_place_of(
+    there: Run | None,
+    name: str,
+    config: RunConfig,
+    request: Request,
+    fields: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    path: str | None,
+) -> Run:
+    if there is not None and not there.status.is_terminal():
+        raise RunExistsError(f"run {name} is {there.status} already: wait for it, stop it, or choose another name")
+    return _submit(name, config, request, fields, contents, path, None if there is None else there.run_uid)
+
+
 def _submit(
     name: str,
     config: RunConfig,
@@ -134,9 +173,12 @@ def _submit(
     replace_uid: str | None,
 ) -> Run:
     _refuse_the_impossible(request)
+    _refuse_unknown_secrets(request)
     folder = folder_of(name, path)
     queue = Queue(settings.home())
     record = _record(name, config, request, fields, queue)
+    if request.integrations:
+        record["cwd"] = RunFolder(folder).work
     files = dict(contents)
     if request.parameters:
         files["parameters.yaml"] = _yaml(request.parameters)
@@ -174,14 +216,24 @@ def _refuse_gpus_there_are_not(request: Request) -> None:
         raise RunConfigError(f"compute.gpus: {need} were asked for, and localrun manages {has} here{limited}")
 
 
+def _refuse_unknown_secrets(request: Request) -> None:
+    if request.secrets:
+        from localrun.engine.secretfolder import SecretFolder
+
+        there = SecretFolder(settings.home())
+        for name in request.secrets:
+            there.read(name)
+
+
 def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str, Any], queue: Queue) -> Record:
     uid = os.urandom(8).hex()
+    after = {field: [_found(run) for run in getattr(request, field)] for field in ("after", "after_any")}
     asked = {
         field: getattr(request, field)
         for field in (
             "env_variables", "cluster", "nodes", "gpu_type", "gpus", "gpu_memory", "gpu_binding", "gpu_visibility",
             "allow_shared_gpus", "nproc_per_node", "cpus", "memory", "priority", "preemptible", "max_retries",
-            "retry_on_system_failure", "max_duration", "stop_grace",
+            "retry_on_system_failure", "max_duration", "stop_grace", "secrets", "integrations",
         )
     }  # fmt: skip
     given: dict[str, Any] = {
@@ -191,11 +243,39 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
         "home": queue.home,
         "python": python(),
         "cwd": _working_folder(request.cwd),
-        "config": config.to_mapping(),
+        "config": _with_names(config, after),
         "request": asked,
+        "dependencies": [
+            _dependency(run, any_end=field == "after_any") for field, runs in after.items() for run in runs
+        ],
         "metadata": request.metadata,
     }
     return records.new(uid=uid, name=name, **{**given, **fields})
+
+
+def _found(run: Run | str) -> Run:
+    """The run that is meant. RunNotFoundError if no run has that name."""
+    if isinstance(run, Run):
+        return run
+    try:
+        return Run.load(folder_of(run))
+    except RunNotFoundError:
+        raise RunNotFoundError(f"scheduling.after: there is no run {run} in {settings.runs_dir()}") from None
+
+
+def _dependency(run: Run, *, any_end: bool) -> dict[str, Any]:
+    """A run as a record names one that another starts after; a deleted one by where it was and is no more."""
+    folder = run._record["submission"]["folder"] if run.is_deleted else run.path
+    return {"name": run.name, "uid": run.run_uid, "folder": folder, "any_end": any_end}
+
+
+def _with_names(config: RunConfig, after: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """A configuration as a mapping that names the runs after which it starts."""
+    mapping = config.to_mapping()
+    for field, runs in after.items():
+        if runs:
+            mapping["scheduling"][field] = [run.name for run in runs]
+    return mapping
 
 
 def _working_folder(asked: str | None) -> str:

@@ -1,7 +1,6 @@
 """What the machine is at work on, what waits, and why: the policy of `scheduling`, put in words for people.
 
-`explain` is a pure function of the queue's tickets; it goes through them as the policy does, and asks of each what it
-lacks and who has that.
+`explain` goes through the queue's tickets as the policy does, and asks of each what it lacks and who has that.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from localrun import settings
-from localrun.engine import placement, scheduling
+from localrun.engine import dependencies, placement, room
 from localrun.engine.capacity import capacity
+from localrun.engine.dependencies import Verdict
 from localrun.engine.placement import GpuNeed, Slot, Use
-from localrun.engine.queue import ACTIVE, WAITING, Need, Queue, Ticket
+from localrun.engine.queue import ACTIVE, WAITING, Dependency, Need, Queue, Ticket
 from localrun.errors import LocalrunError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
+from localrun.model.sizes import size
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
@@ -31,8 +32,8 @@ class Waiting(NamedTuple):
 
     ``lacking`` names the resources of ``needs`` that are not free; ``held_by`` are the active runs that have them, and
     ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in
-    seconds since the epoch, until which a retry is delayed, ``gpus`` what keeps it from GPUs. With nothing of these it
-    is about to start.
+    seconds since the epoch, until which a retry is delayed, ``after`` are the runs that must be over before, each with
+    its status, ``gpus`` what keeps it from GPUs. With nothing of these it is about to start.
     """
 
     position: int
@@ -43,16 +44,19 @@ class Waiting(NamedTuple):
     kept_for: tuple[str, ...] = ()
     not_before: float | None = None
     gpus: str | None = None
+    after: tuple[str, ...] = ()
 
     @property
     def about_to_start(self) -> bool:
         """True if nothing keeps it waiting but the moment that a start takes."""
-        return not self.lacking and self.not_before is None and self.gpus is None
+        return not (self.lacking or self.not_before or self.gpus or self.after)
 
     def __str__(self) -> str:
         place = f"{ordinal(self.position)} of {self.total}"
         if self.not_before is not None:
             return f"{place}, is tried again at {time.strftime('%H:%M:%S', time.localtime(self.not_before))}"
+        if self.after:
+            return f"{place}, starts after {_names(self.after)}"
         if self.about_to_start:
             return f"{place}, about to start"
         wanted = " and ".join(
@@ -77,7 +81,7 @@ def utilization() -> Utilization:
     """The machine as it is now."""
     queue = Queue(settings.home())
     has, active, waiting = capacity(), queue.tickets(ACTIVE), queue.tickets(WAITING)
-    free = scheduling.free(has, active)
+    free = room.free(has, active)
     used = Need(has.cpus - free.cpus, has.memory - free.memory)
     reasons = explain(waiting, active, has, time.time(), _slots(waiting, active))
     return Utilization(has, used, active, list(zip(waiting, reasons, strict=True)))
@@ -146,17 +150,19 @@ def explain(
     ``slots`` are the GPUs with the names of the runs that have them, or why they can't be known.
     """
     gpus_kept: dict[str, str] = {}
-    free = left = scheduling.free(capacity, active)
+    free = left = room.free(capacity, active)
     found: list[Waiting] = []
     first: dict[str, str] = {}  # resource → the first run for which it is kept
     for place, ticket in enumerate(waiting, 1):
-        need = scheduling.clip(ticket.need, capacity)
+        need = room.clip(ticket.need, capacity)
         here = Waiting(place, len(waiting), need)
-        if ticket.not_before > now:  # the policy passes it over for now
-            found.append(here._replace(not_before=ticket.not_before))
+        open_ones = tuple(why for each in ticket.after for why in _open(each))
+        if ticket.not_before > now or open_ones:  # the policy passes it over for now
+            delayed = ticket.not_before if ticket.not_before > now else None
+            found.append(here._replace(not_before=delayed, after=open_ones))
             continue
-        short = scheduling.lacking(need, left)
-        held = scheduling.lacking(need, free)
+        short = room.lacking(need, left)
+        held = room.lacking(need, free)
         holders = [one.run for one in active if any(getattr(one.need, resource) for resource in held)]
         keepers = dict.fromkeys(first[resource] for resource in short if resource not in held)
         gpus = None
@@ -169,11 +175,17 @@ def explain(
                 chosen = placement.choose(ticket.gpus, left_gpus) or placement.kept_for(ticket.gpus, left_gpus)
                 gpus_kept |= {gpu.uuid: ticket.run for gpu in chosen}
         found.append(here._replace(lacking=short, held_by=tuple(holders), kept_for=tuple(keepers), gpus=gpus))
-        left = scheduling.reserve(left, need) if short else scheduling.less(left, need)
+        left = room.reserve(left, need) if short else room.less(left, need)
         for resource in Need._fields:
             if getattr(need, resource):
                 first.setdefault(resource, ticket.run)
     return found
+
+
+def _open(dependency: Dependency) -> list[str]:
+    """A run that must be over before another starts, and its status, unless it is over."""
+    verdict, why = dependencies.judge(dependency)
+    return [] if verdict is Verdict.MET else [why]
 
 
 def amount(need: Need, resource: str) -> str:
@@ -182,15 +194,6 @@ def amount(need: Need, resource: str) -> str:
     if resource == "memory":
         return f"{size(much)} of memory"
     return f"{much:g} CPU{'' if much == 1 else 's'}"
-
-
-def size(count: float) -> str:
-    """A number of bytes in words, to three digits: "512 MiB", "1.5 GiB"."""
-    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
-    unit = next(units)
-    while count >= 999.5 and unit != "TiB":
-        count, unit = count / 1024, next(units)
-    return f"{count:.3g} {unit}"
 
 
 def ordinal(number: int) -> str:

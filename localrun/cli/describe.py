@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from localrun.api import telemetry
-from localrun.api.utilization import size, why_waiting
+from localrun.api.utilization import why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
 from localrun.engine import processes
@@ -16,6 +16,7 @@ from localrun.errors import RunConfigError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
+from localrun.model.sizes import size
 from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:

@@ -211,7 +211,7 @@ def _soon(ask: Callable[[], T]) -> T | None:
 def _disk() -> Finding:
     free = {folder: shutil.disk_usage(folder).free for folder in (settings.home(), settings.runs_dir())}
     folder, least = min(free.items(), key=lambda each: each[1])
-    from localrun.api.utilization import size
+    from localrun.model.sizes import size
 
     message = f"{size(least)} are free at {folder}"
     if least < _NO_SPACE:

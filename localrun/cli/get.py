@@ -1,18 +1,24 @@
-"""``localrun get runs``: the runs there are, newest first."""
+"""``localrun get``: the runs there are, newest first, and the machine as a cluster."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from localrun.api.runs import get_runs
 from localrun.cli.arguments import ALL, named_runs, statuses, whole_number
 from localrun.cli.output import age, duration, elapsed, print_json, print_table, say, summary, work
+from localrun.model.sizes import size
 
 if TYPE_CHECKING:
+    from localrun.api.clusters import Cluster
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 
+_CLUSTER_TITLES = ("NAME", "ACTIVE", "QUEUED", "GPUS", "FREE", "CPUS", "MEMORY", "INSTANCE")
 _TITLES = ("NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND")
 
 
@@ -22,7 +28,12 @@ def add_get(parser: Parser) -> None:
     kinds.add_parser(
         "runs", aliases=["run"], help="one run, or many", description="List runs, newest first.", fill=_add_runs
     )
-    parser.examples("localrun get runs", "localrun get runs 'lr-*' --status FAILED")
+    kinds.add_parser(
+        "clusters", aliases=["cluster"], help="this machine, and how it is used",
+        description="Show this machine as a cluster: its instances, and how many of its GPUs are free.",
+        fill=_add_clusters,
+    )  # fmt: skip
+    parser.examples("localrun get runs", "localrun get runs 'lr-*' --status FAILED", "localrun get clusters")
 
 
 def _add_runs(parser: Parser) -> None:
@@ -42,6 +53,45 @@ def _add_runs(parser: Parser) -> None:
         "localrun stop runs $(localrun get runs --status QUEUED -o name)",
     )
     parser.set_defaults(command=runs)
+
+
+def _add_clusters(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to call it; any name means this machine")
+    parser.add_argument("-o", "--output", choices=("table", "json", "name"), default="table", help="how to print it")
+    parser.examples("localrun get clusters", "localrun get clusters -o json")
+    parser.set_defaults(command=clusters)
+
+
+def clusters(args: Namespace) -> None:
+    """Print this machine as a cluster, a row for each of its instances."""
+    from localrun.api.clusters import get_clusters
+
+    found = get_clusters(args.names or None, include_utilization=True)
+    if args.output == "json":
+        print_json([asdict(cluster, dict_factory=_for_json) for cluster in found])
+    elif args.output == "name":
+        print("".join(f"{cluster.name}\n" for cluster in found), end="")
+    else:
+        print_table(_CLUSTER_TITLES, [row for cluster in found for row in _cluster_rows(cluster)])
+
+
+def _for_json(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields with times as ISO 8601 and statuses as their names."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value.value if isinstance(value, Enum) else value
+        for name, value in fields
+    }
+
+
+def _cluster_rows(cluster: Cluster) -> list[tuple[object, ...]]:
+    used = cluster.utilization
+    assert used is not None
+    runs = len(used.active_runs_by_user), len(used.queued_runs_by_user)
+    return [
+        (cluster.name, *runs, each.gpus_total, each.gpus_available, f"{each.instance.cpus:g}",
+         size(each.instance.memory), each.instance.name)
+        for each in used.cluster_instance_utils
+    ]  # fmt: skip
 
 
 def runs(args: Namespace) -> None:

@@ -29,6 +29,8 @@ COMMANDS = (
     ("get", "get", "list runs"),
     ("describe", "describe", "show everything about a run"),
     ("logs", "logs", "show a run's output"),
+    ("interactive", "interactive", "hold GPUs for some hours, with a shell on them"),
+    ("connect", "interactive", "open a shell inside a running run, or run a command there"),
     ("wait", "wait", "wait for runs, and exit as they did"),
     ("stop", "control", "stop runs, with every process they started"),
     ("start", "control", "queue ended runs again"),
@@ -37,6 +39,7 @@ COMMANDS = (
     ("gpus", "gpus", "show the GPUs, and who has them"),
     ("doctor", "doctor", "check that everything is as localrun needs it"),
 )
+_TAKE_WORDS = ("run", "interactive", "connect")  # a command of the user's, behind --
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141  # as a shell has it for a program ended by SIGPIPE
 
@@ -74,7 +77,7 @@ def _command(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command line, with ``command`` the function to call, ``words`` what stands behind ``--``."""
     ours, words = list(argv), None
-    if ours[:1] == ["run"] and "--" in ours:
+    if ours and ours[0] in _TAKE_WORDS and "--" in ours:
         behind = ours.index("--")
         ours, words = ours[:behind], ours[behind + 1 :]
     parser = _parser()

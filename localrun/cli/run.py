@@ -50,13 +50,7 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("--follow", action="store_true", help="show its output, and exit with its code")
     parser.add_argument("--path", metavar="FOLDER", help="where its folder shall be")
     parser.add_argument("misplaced", nargs="*", help=SUPPRESS)
-    fields = parser.add_argument_group("fields of the configuration")
-    for flag, metavar, kind, what in _FIELDS:
-        fields.add_argument(flag, metavar=metavar, type=kind, help=what)
-    again = "try again, too, when localrun or the machine failed"
-    fields.add_argument("--retry-on-system-failure", action="store_true", default=None, help=again)
-    for flag, kind, what in _PAIRS:
-        fields.add_argument(flag, metavar="NAME=VALUE", type=kind, action="append", default=[], help=what)
+    add_fields(parser)
     parser.examples(
         "localrun run -- python train.py --lr 0.1",
         "localrun run --name lr-01 --cpus 4 --follow -- 'make data && python train.py'",
@@ -65,6 +59,17 @@ def add_run(parser: Parser) -> None:
         "localrun run -r lr-01 --follow",
     )
     parser.set_defaults(command=run)
+
+
+def add_fields(parser: Parser) -> None:
+    """The fields of a run's configuration; what is given of them `overrides` says."""
+    fields = parser.add_argument_group("fields of the configuration")
+    for flag, metavar, kind, what in _FIELDS:
+        fields.add_argument(flag, metavar=metavar, type=kind, help=what)
+    again = "try again, too, when localrun or the machine failed"
+    fields.add_argument("--retry-on-system-failure", action="store_true", default=None, help=again)
+    for flag, kind, what in _PAIRS:
+        fields.add_argument(flag, metavar="NAME=VALUE", type=kind, action="append", default=[], help=what)
 
 
 def run(args: Namespace) -> int | None:
@@ -91,7 +96,7 @@ def _check_combination(args: Namespace) -> None:
         raise RunConfigError(f"{' and '.join(given)}: give one of them")
     if not given and not args.words:
         raise RunConfigError("nothing to run: give a command behind --, or -f FILE, -r RUN or --clone RUN")
-    if args.restart and (args.path or args.words or _overrides(args, RunConfig())):
+    if args.restart and (args.path or args.words or overrides(args, RunConfig())):
         raise RunConfigError("-r: queues a run again as it is: --clone takes changes")
     if args.clone and args.path:
         raise RunConfigError("--path: can't be given with --clone")
@@ -105,17 +110,17 @@ def _queued(args: Namespace) -> Run:
     from localrun.api.runs import create_run
 
     config = RunConfig() if args.file is None else _read(args.file)
-    for field, value in _overrides(args, config).items():
+    for field, value in overrides(args, config).items():
         setattr(config, field, value)
     return create_run(config, path=args.path)
 
 
 def _cloned(args: Namespace) -> Run:
     original = one_run(args.clone)
-    overrides = _overrides(args, original.config)
-    if original.fn_name is not None and "command" in overrides:
+    changed = overrides(args, original.config)
+    if original.fn_name is not None and "command" in changed:
         raise RunConfigError(f"--clone: run {original.name} is a function's: it takes no command")
-    return original.clone(**overrides)
+    return original.clone(**changed)
 
 
 def _read(file: str) -> RunConfig:
@@ -131,7 +136,7 @@ def _read(file: str) -> RunConfig:
     return config
 
 
-def _overrides(args: Namespace, base: RunConfig) -> dict[str, Any]:
+def overrides(args: Namespace, base: RunConfig) -> dict[str, Any]:
     """The fields that the command line sets; mappings with what ``base`` has of them."""
     names = [flag.lstrip("-").replace("-", "_") for flag, *_ in _FIELDS]
     given = {name: getattr(args, name) for name in (*names, "retry_on_system_failure")}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.utilization import Utilization, size, utilization
+from localrun.api.utilization import Utilization, utilization
 from localrun.cli.output import age, print_json, print_table
 from localrun.engine.queue import Need, Ticket
 from localrun.errors import LocalrunError
+from localrun.model.sizes import size
 
 if TYPE_CHECKING:
     from localrun.api.run import Run

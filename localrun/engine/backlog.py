@@ -1,7 +1,8 @@
 """The backlog: the waiting runs as the dispatcher knows them, in scheduling order.
 
 A copy of the queue's folder, kept so that nothing is read twice. Some of them may not start yet: one that is retried
-waits for its delay, one that needs GPUs until the driver was asked about them after it came.
+waits for its delay, one that starts after others for these, and one that needs GPUs until the driver was asked about
+them after it came.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import bisect
 import time
 from collections.abc import Callable, Iterator
 
-from localrun.engine import scheduling
-from localrun.engine.queue import WAITING, Need, Queue, Ticket
+from localrun.engine import room
+from localrun.engine.queue import WAITING, Dependency, Need, Queue, Ticket
 
 
 class Backlog:
@@ -24,6 +25,7 @@ class Backlog:
         self._tickets: dict[str, Ticket] = {}
         self._delayed: dict[str, float] = {}  # name → when it may start, in seconds since the epoch
         self._arrived: dict[str, float] = {}  # name of one that needs GPUs → when we learned of it, monotonic
+        self._held: dict[str, tuple[Dependency, ...]] = {}  # name → the runs for which it waits still
         self.least = Need(0, 0)  # a lower bound of all their needs
 
     def __bool__(self) -> bool:
@@ -38,6 +40,7 @@ class Backlog:
         for name in self._queue.names(WAITING):
             self.learn(name, known.get(name))
         self._arrived = {name: at for name, at in self._arrived.items() if name in self._tickets}
+        self._held = {name: after for name, after in self._held.items() if name in self._tickets}
 
     def learn(self, name: str, ticket: Ticket | None = None) -> None:
         """Take in a ticket that is said to be waiting."""
@@ -49,15 +52,18 @@ class Backlog:
         self._tickets[name] = ticket
         if ticket.not_before:
             self._delayed[name] = ticket.not_before
+        if ticket.after:
+            self._held.setdefault(name, ticket.after)
         if ticket.gpus.number:
             self._arrived.setdefault(name, time.monotonic())
-        self.least = scheduling.least(self.least, ticket.need)
+        self.least = room.least(self.least, ticket.need)
         bisect.insort(self._names, name)
 
     def forget(self, name: str) -> None:
         """Leave out a ticket that waits no more."""
         self._delayed.pop(name, None)
         self._arrived.pop(name, None)
+        self._held.pop(name, None)
         if self._tickets.pop(name, None) is not None:
             self._names.remove(name)
 
@@ -67,15 +73,18 @@ class Backlog:
         self._tickets[ticket.name] = ticket._replace(not_before=not_before)
         self._delayed[ticket.name] = not_before
 
-    def ready(self, seen_at: float) -> Iterator[Ticket]:
-        """Those that may start, in order. ``seen_at`` is when the driver was asked about the GPUs."""
+    def ready(self) -> Iterator[Ticket]:
+        """Those that may start as far as they themselves are concerned, in order."""
         now = time.time()
         for name in [name for name, at in self._delayed.items() if at <= now]:
             del self._delayed[name]
         for name in self._names:
-            must_be_seen = name in self._arrived and self._arrived[name] >= seen_at
-            if name not in self._delayed and not must_be_seen:
+            if name not in self._delayed and not self._held.get(name):
                 yield self._tickets[name]
+
+    def unseen(self, seen_at: float) -> set[str]:
+        """The names of those that need GPUs about which the driver was not asked since they arrived."""
+        return {name for name, arrived in self._arrived.items() if arrived >= seen_at}
 
     def next_at(self) -> float | None:
         """When the next delay is over, in seconds since the epoch."""
@@ -87,4 +96,17 @@ class Backlog:
 
     def wants_gpus_seen_after(self) -> float:
         """When the last of those arrived that wait for nothing else; minus infinity if none does."""
-        return max((at for name, at in self._arrived.items() if name not in self._delayed), default=float("-inf"))
+        kept = self._delayed.keys() | {name for name, after in self._held.items() if after}
+        return max((at for name, at in self._arrived.items() if name not in kept), default=float("-inf"))
+
+    def held(self) -> list[tuple[Ticket, tuple[Dependency, ...]]]:
+        """Those that wait for other runs, and for which."""
+        return [(self._tickets[name], after) for name, after in self._held.items() if after]
+
+    def hold(self, name: str, after: tuple[Dependency, ...]) -> None:
+        """Let a ticket wait for these runs and no others."""
+        self._held[name] = after
+
+    def uids(self) -> set[str]:
+        """The uids of the runs."""
+        return {ticket.uid for ticket in self._tickets.values()}

@@ -16,16 +16,19 @@ import signal
 import time
 
 from localrun import files
-from localrun.engine import capacity, interrupted, processes, scheduling, service
+from localrun.engine import capacity, conclusion, dependencies, interrupted, processes, room, scheduling, service
 from localrun.engine.backlog import Backlog
+from localrun.engine.dependencies import Verdict
 from localrun.engine.placement import Slot
 from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue, Ticket
+from localrun.engine.room import Active, Room
 from localrun.engine.roster import Roster
 from localrun.engine.signals import NEWS, STOP
 from localrun.engine.supervisor import supervise
 from localrun.errors import LocalrunError
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
+from localrun.model.record import Record
 from localrun.model.status import RunStatus
 
 TYPE_CHECKING = False
@@ -107,19 +110,21 @@ class Dispatcher:
         except OSError as error:
             self._unreachable(ticket, error)
             return
-        self._roster.recall_gpus(ticket)
         if lock is None:
             self._look_at = time.monotonic() + 4 * _SOON_S  # it may be about to write its pid, or to leave
-            self._roster.recall_supervisor(ticket)
-            return
-        # Nobody looks after it. With its lock in hand, nobody else starts to.
         try:
             record = records.read(RunFolder(ticket.folder))
-            status = records.status(record) if record["uid"] == ticket.uid else RunStatus.UNKNOWN
         except LocalrunError as error:
-            self._discard(ticket, error)
-            lock.release()
+            if lock is not None:
+                self._discard(ticket, error)
+                lock.release()
             return
+        self._roster.recall(ticket, record)
+        if lock is None:
+            self._roster.recall_supervisor(ticket, record)
+            return
+        # Nobody looks after it. With its lock in hand, nobody else starts to.
+        status = records.status(record) if record["uid"] == ticket.uid else RunStatus.UNKNOWN
         if status.is_terminal() or status is RunStatus.UNKNOWN:
             self._queue.drop(ticket.name, state)
             self._roster.remove(ticket.name)
@@ -157,20 +162,95 @@ class Dispatcher:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _start_what_fits(self) -> None:
-        available = scheduling.free(self._capacity, self._roster.tickets())
+        self._settle_dependencies()
+        active = self._roster.active()
+        left = room.free(self._capacity, (run.ticket for run in active))
         seen_at, slots = self._see_gpus() if self._backlog.wants_gpus() else (float("-inf"), ())
-        ready = self._backlog.ready(seen_at)
-        for ticket, gpus in scheduling.choose(ready, available, self._capacity, self._backlog.least, slots):
+        plan = scheduling.plan(
+            self._backlog.ready(),
+            Room(left, slots),
+            self._capacity,
+            active,
+            unseen=self._backlog.unseen(seen_at),
+            smallest=self._backlog.least,
+            now=time.time(),
+        )
+        if plan.victims and self._find_ending(active):
+            return self._start_what_fits()
+        for ticket, gpus in plan.starts:
             self._start(ticket, gpus)
+        for victim, ahead in plan.victims:
+            self._preempt(victim.ticket, ahead)
+        return None
+
+    def _settle_dependencies(self) -> None:
+        """See which of the runs that others wait for are over. Those in the queue are not."""
+        held = self._backlog.held()
+        there = self._backlog.uids() | {run.ticket.uid for run in self._roster.active()} if held else set()
+        for ticket, after in held:
+            verdicts = [(each, *dependencies.judge(each)) for each in after if each.uid not in there]
+            failed = next((why for _, verdict, why in verdicts if verdict is Verdict.FAILED), None)
+            if failed is not None:
+                self._fail(ticket, failed)
+                there.discard(ticket.uid)  # for those who wait for this one
+                continue
+            met = {each for each, verdict, _ in verdicts if verdict is Verdict.MET}
+            self._backlog.hold(ticket.name, tuple(each for each in after if each not in met))
+
+    def _fail(self, ticket: Ticket, why: str) -> None:
+        try:
+            dependencies.fail(ticket, why)
+        except (LocalrunError, OSError) as error:
+            self._log(f"run {ticket.run} can't be failed now, although {why}: {error}")
+            return
+        with self._queue.lock():
+            self._queue.drop(ticket.name, WAITING)
+        self._backlog.forget(ticket.name)
+
+    def _find_ending(self, active: list[Active]) -> bool:
+        """True if active runs that we took to stay are ending; nobody makes way for what comes free anyway."""
+        found = False
+        for run in active:
+            try:
+                is_ending = not run.is_ending and conclusion.is_ending(records.read(RunFolder(run.ticket.folder)))
+            except LocalrunError:
+                continue
+            if is_ending:
+                self._roster.mark_ending(run.ticket.name)
+                found = True
+        return found
+
+    def _preempt(self, ticket: Ticket, ahead: Ticket) -> None:
+        """Have an active run stop and wait again, for the sake of one that is ahead of it."""
+
+        def change(record: Record) -> None:
+            if record["uid"] == ticket.uid and records.status(record).is_active():
+                conclusion.preempt(record, ahead.run)
+
+        try:
+            record = records.update(RunFolder(ticket.folder), change, sync=True)
+        except (LocalrunError, OSError) as error:
+            self._log(f"run {ticket.run} can't be made to make way for {ahead.run}: {error}")
+            return
+        if record["preempt_requested"] is None:  # about to start, or over by now
+            self._look_at = min(self._look_at, time.monotonic() + _SOON_S)
+            return
+        self._log(f"run {ticket.run} makes way for {ahead.run}")
+        self._roster.mark_ending(ticket.name)
+        if record["supervisor"] is not None:
+            processes.signal_pid(record["supervisor"]["pid"], record["supervisor"]["start"], NEWS)
 
     def _see_gpus(self) -> tuple[float, tuple[Slot, ...]]:
-        """What is known of the GPUs, and when it was found out; asks again if someone waits for newer news."""
+        """What is known of the GPUs, and when it was found out; asks again if someone waits for newer news.
+
+        The last answer may be older than the end of a run, and show its processes.
+        """
         if self._gpus is None:
             from localrun.engine.gpuwatch import GpuWatch
 
             self._gpus = GpuWatch(self._log)
         gpus, wanted = self._gpus, self._backlog.wants_gpus_seen_after()
-        if wanted > float("-inf") and gpus.seen_at() <= wanted and gpus.ask():
+        if wanted > float("-inf") and gpus.seen_at() <= max(wanted, self._roster.freed_at) and gpus.ask():
             self._poll.register(gpus.fd, select.EPOLLIN)
         return gpus.seen_at(), gpus.slots(self._roster.gpus())
 
@@ -280,14 +360,18 @@ class Dispatcher:
         """Learn the tickets that were announced; True if the folders are to be read: asked for, or some may be lost."""
         data = os.read(self._fifo, 1 << 16)
         names = data.decode(errors="replace").removesuffix("\n").split("\n")
+        look = "" in names or len(data) > (1 << 15)
         for name in names:
             ended, is_succession, successor = name.partition(">")
             if is_succession:
                 self._roster.replace(ended, successor)
                 self._backlog.forget(successor)
+            elif name.startswith("~"):
+                self._backlog.forget(name[1:])
+                look = True  # to be read again
             elif name:
                 self._backlog.learn(name)
-        return "" in names or len(data) > (1 << 15)
+        return look
 
     def _reap(self) -> None:
         """Collect exited supervisors, and orphans of those that were killed."""

@@ -7,10 +7,9 @@ itself. (Named tuples and not dataclasses, whose import every fork of the dispat
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class GpuProcess(NamedTuple):
@@ -90,66 +89,62 @@ class Inventory(NamedTuple):
         """
         if chosen is None or self.problem is not None:
             return self
-        wanted = [entry.lower() for entry in chosen]
-        known = {name for gpu in self.gpus for name in _names(gpu)}
-        missing = tuple(entry for entry in chosen if entry.lower() not in known)
-        kept = tuple(gpu for gpu in self.gpus if not _names(gpu).isdisjoint(wanted))
-        return self._replace(gpus=kept, missing=missing)
+        missing = tuple(entry for entry in chosen if not any(is_among(gpu, (entry,)) for gpu in self.gpus))
+        return self._replace(gpus=tuple(gpu for gpu in self.gpus if is_among(gpu, chosen)), missing=missing)
 
 
-def _names(gpu: Gpu) -> set[str]:
-    names = {str(gpu.index), gpu.label, gpu.uuid.lower(), (gpu.parent or "").lower()}
-    return names - {""}
-
-
-def decode(answer: bytes) -> Inventory:
-    """The inventory in the answer of the process that asked the driver; ValueError if it isn't one."""
-    known: Any = json.loads(answer)
-    if not isinstance(known, dict):
-        raise ValueError("not an object")
-    try:
-        found = tuple(
-            Gpu(**{**gpu, "processes": tuple(GpuProcess(**process) for process in gpu.get("processes", ()))})
-            for gpu in known.pop("gpus")
-        )
-        return Inventory(gpus=found, **known)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"not an inventory: {error}") from error
+def is_among(gpu: Gpu, chosen: Collection[str]) -> bool:
+    """True if one of these entries of ``LOCALRUN_GPUS`` names a GPU."""
+    names = {str(gpu.index), gpu.label, gpu.uuid.lower(), (gpu.parent or "").lower()} - {""}
+    return any(entry.lower() in names for entry in chosen)
 
 
 def matches(gpu: Gpu, gpu_type: str | None = None, gpu_memory: int | None = None) -> bool:
-    """True if a GPU is of a type, and has at least so much memory (bytes) in all.
+    """True if a GPU is of a type, and has at least so much memory (bytes) in all; or may, where a problem hides that.
 
     A type is words of the GPU's name in their order, whatever the case and with or without what stands between them:
-    ``h100``, ``H100-80GB`` and ``nvidia_h100`` mean ``NVIDIA H100 80GB HBM3``, ``rtx4090`` means ``GeForce RTX 4090``.
-    Words are whole: ``a100`` is no ``A1000``. A type with ``mig`` in it means instances alone; others mean both, and
-    whoever chooses prefers whole GPUs (`Gpu.rank`).
+    ``h100``, ``H 100``, ``H100-80GB`` and ``nvidia_h100`` mean ``NVIDIA H100 80GB HBM3``. Words are whole: ``a100`` is
+    no ``A1000``. A type with ``mig`` in it means instances alone; others mean both, and whoever chooses prefers whole
+    GPUs (`Gpu.rank`).
     """
-    if gpu_memory is not None and (gpu.memory_total is None or gpu.memory_total < gpu_memory):
-        return False
-    wanted = _words(gpu_type or "")
-    if "mig" in wanted and not gpu.is_mig:
-        return False
-    return _in_order(wanted, _words(gpu.name))
+    return _has(gpu, gpu_memory or 0) and _is(gpu, _words(gpu_type or ""))
+
+
+def _has(gpu: Gpu, memory: int) -> bool:
+    if gpu.memory_total is None:
+        return not memory or gpu.problem is not None
+    return gpu.memory_total >= memory
+
+
+def _is(gpu: Gpu, wanted: Sequence[str]) -> bool:
+    wants_instance = "mig" in wanted and not gpu.is_mig
+    if gpu.problem is not None and (wants_instance or not gpu.name):
+        return True
+    return not wants_instance and _in_order(wanted, _words(gpu.name))
+
+
+def is_type(name: str, gpu_type: str) -> bool:
+    """True if a GPU of that name is of a type, as `matches` has it."""
+    return _in_order(_words(gpu_type), _words(name))
 
 
 def _words(name: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", name.lower().replace("mig", " mig "))
 
 
-def _in_order(wanted: list[str], words: list[str]) -> bool:
-    """True if each wanted word is one or several whole words written together, one wanted word after the other."""
-    place = 0
-    for want in wanted:
-        ends = (_end(want, words, start) for start in range(place, len(words)))
-        end = next((end for end in ends if end is not None), None)
-        if end is None:
-            return False
-        place = end
-    return True
+def _in_order(wanted: Sequence[str], words: Sequence[str]) -> bool:
+    """True if the wanted words, some of them written together, are some whole words, one after the other."""
+    if not wanted:
+        return True
+    for start in range(len(words)):
+        for count in range(1, len(wanted) + 1):
+            end = _end("".join(wanted[:count]), words, start)
+            if end is not None and _in_order(wanted[count:], words[end:]):
+                return True
+    return False
 
 
-def _end(want: str, words: list[str], start: int) -> int | None:
+def _end(want: str, words: Sequence[str], start: int) -> int | None:
     """Behind the words that make up the wanted one from ``start`` on; None if they don't."""
     written = ""
     for end in range(start, len(words)):
@@ -170,5 +165,6 @@ def types(gpus: Iterable[Gpu]) -> str:
     """What there is, in words, for the refusal of a request: "2 x NVIDIA H100 80GB HBM3, 1 x …", or "none"."""
     counts: dict[str, int] = {}
     for gpu in gpus:
-        counts[gpu.name] = counts.get(gpu.name, 0) + 1
+        name = gpu.name or "unknown"
+        counts[name] = counts.get(name, 0) + 1
     return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "none"

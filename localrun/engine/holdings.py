@@ -24,6 +24,7 @@ class Holdings:
         self._uid = uid
         self._log = log
         self._leases: list[Lease] = []
+        self._port_lease: Lease | None = None
 
     def take_gpus(self) -> bool:
         """Take the leases of all GPUs; False, and none is taken, if another user was quicker."""
@@ -40,15 +41,16 @@ class Holdings:
         return leases is not None
 
     def take_again(self, record: Mapping[str, Any]) -> None:
-        """Keep the GPUs of a run whose supervisor was lost from others, until its processes are ended.
+        """Keep the GPUs of a run whose supervisor was lost from others until its end is written.
 
-        Those that still have the lease from it do so themselves.
+        Processes that still have a lease from it keep that themselves as long as they live: to be called again then.
         """
-        for gpu in record["gpus"]:
+        held = {lease.uuid for lease in self._leases}
+        for uuid in (gpu["uuid"] for gpu in record["gpus"] if gpu["uuid"] not in held):
             from localrun.engine.leases import Lease
 
             try:
-                lease = Lease.try_acquire(gpu["uuid"], run=self._run, uid=self._uid)
+                lease = Lease.try_acquire(uuid, run=self._run, uid=self._uid)
             except LocalrunError as error:
                 self._log(f"run {self._run}: {error}")
                 continue
@@ -63,12 +65,11 @@ class Holdings:
         """
         from localrun.engine import ports
 
-        self.port, lease = ports.take(run=self._run, uid=self._uid)
-        self._leases.append(lease)
+        self.port, self._port_lease = ports.take(run=self._run, uid=self._uid)
 
     def fds(self) -> list[int]:
         """The descriptors that hold the leases, for the run's processes to have too."""
-        return [lease.fd for lease in self._leases]
+        return [lease.fd for lease in (*self._leases, self._port_lease) if lease is not None]
 
     def in_record(self) -> list[dict[str, Any]]:
         """The GPUs as a record lists them."""
@@ -80,4 +81,6 @@ class Holdings:
         """Give everything back."""
         for lease in self._leases:
             lease.release()
-        self._leases = []
+        if self._port_lease is not None:
+            self._port_lease.release(remove=True)  # there are thousands of ports
+        self._leases, self._port_lease = [], None

@@ -49,7 +49,7 @@ def folder() -> Folder:
     if chosen is not None:
         problem = _prepare(chosen)
         if problem is not None:
-            raise SystemFailureError(f"LOCALRUN_LEASE_DIR: GPUs can't be leased: {problem}")
+            raise SystemFailureError(f"LOCALRUN_LEASE_DIR: GPUs and ports can't be leased: {problem}")
         return Folder(chosen)
     first = _prepare(FIRST, shared=True)
     if first is None:
@@ -57,7 +57,7 @@ def folder() -> Folder:
     second = _prepare(SECOND, shared=True)
     if second is None:
         return Folder(SECOND, f"GPU leases are in {SECOND}: {first}")
-    raise SystemFailureError(f"GPUs can't be leased: {first}; {second}. Set LOCALRUN_LEASE_DIR for all users")
+    raise SystemFailureError(f"GPUs and ports can't be leased: {first}; {second}. Set LOCALRUN_LEASE_DIR for all users")
 
 
 def places() -> tuple[str, ...]:
@@ -141,6 +141,22 @@ def open_to_read(path: str, uuid: str) -> int | None:
     return _checked(fd, uuid, f"{path}/{name}")
 
 
+def check_writable(path: str, uuid: str, fd: int) -> None:
+    """Refuse a lock file that is not ours to write, and so to lock, as `open_to_lock` would.
+
+    Raises:
+        SystemFailureError: it is not.
+    """
+    if not os.access(f"/proc/self/fd/{fd}", os.W_OK):
+        raise refused(uuid, f"{path}/{_file_name(uuid)}", "it is not writable for all: its owner or root must remove it")
+
+
+def remove(path: str, uuid: str, fd: int) -> None:
+    """Remove an open lock file. Who does so holds its lock; OSError if it is another user's."""
+    if is_at(path, uuid, fd):
+        os.unlink(f"{path}/{_file_name(uuid)}")
+
+
 def is_at(path: str, uuid: str, fd: int) -> bool:
     """True if an open lock file is the one that others find in that folder."""
     try:
@@ -151,8 +167,9 @@ def is_at(path: str, uuid: str, fd: int) -> bool:
 
 
 def refused(uuid: str, path: str, why: str) -> SystemFailureError:
-    """The error that says why a GPU's lock file can't be used."""
-    return SystemFailureError(f"GPU {uuid} can't be leased: {path}: {why}")
+    """The error that says why the lock file of a GPU, or of a port, can't be used."""
+    what = uuid.replace("-", " ") if uuid.startswith("port-") else f"GPU {uuid}"
+    return SystemFailureError(f"{what} can't be leased: {path}: {why}")
 
 
 def _open_or_make(place: int, name: str) -> int:
@@ -178,13 +195,11 @@ def _is_half_made(state: os.stat_result) -> bool:
 
 def _checked(fd: int, uuid: str, path: str) -> int:
     state = os.fstat(fd)
-    if stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
-        return fd
+    if stat.S_ISREG(state.st_mode) and state.st_nlink <= 1:
+        return fd  # without a name it was removed this moment: `is_at` says so to those who lock it
     os.close(fd)
     if not stat.S_ISREG(state.st_mode):
         raise refused(uuid, path, "it is no plain file")
-    if state.st_nlink == 0:
-        raise refused(uuid, path, "it was removed this moment")
     raise refused(uuid, path, "it has another name elsewhere")
 
 

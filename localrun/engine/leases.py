@@ -44,11 +44,12 @@ class Lease:
     else that is started meanwhile does.
     """
 
-    __slots__ = ("fd", "uuid")
+    __slots__ = ("_place", "fd", "uuid")
 
-    def __init__(self, uuid: str, fd: int) -> None:
+    def __init__(self, uuid: str, fd: int, place: str) -> None:
         self.uuid = uuid
         self.fd = fd
+        self._place = place
 
     @classmethod
     def try_acquire(cls, uuid: str, *, run: str, uid: str) -> Lease | None:
@@ -67,17 +68,22 @@ class Lease:
                 # The lock counts if its file is still the one that others find, where others look.
                 if leasefolder.folder().path == place and leasefolder.is_at(place, uuid, fd):
                     _write(fd, run, uid)
-                    return cls(uuid, fd)
+                    return cls(uuid, fd, place)
             except BaseException:
                 os.close(fd)
                 raise
             os.close(fd)
-        raise SystemFailureError(f"GPU {uuid} can't be leased: {place} keeps changing")
+        raise leasefolder.refused(uuid, place, "it keeps changing")
 
-    def release(self) -> None:
-        """Give the GPU back, also if processes that have a copy of the descriptor are left."""
+    def release(self, *, remove: bool = False) -> None:
+        """Give it back, also if processes that have a copy of the descriptor are left; ``remove`` its file, too.
+
+        Whoever has just opened a file that is removed while it is locked sees that it isn't what others find.
+        """
         try:
             os.ftruncate(self.fd, 0)
+            if remove:
+                leasefolder.remove(self._place, self.uuid, self.fd)
         except OSError:
             pass  # it says who had it last, which for a free lock doesn't matter
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK))
@@ -115,6 +121,22 @@ def holder(uuid: str) -> Holder | None:
         SystemFailureError: it can't be known; the message says why.
     """
     return next((found for place in leasefolder.places() if (found := _holder_in(place, uuid)) is not None), None)
+
+
+def check(uuid: str) -> None:
+    """Refuse a GPU whose lease this user could not take if it were free. Makes nothing but the folder.
+
+    Raises:
+        SystemFailureError: it is such a one; the message says why.
+    """
+    place = leasefolder.folder().path
+    fd = leasefolder.open_to_read(place, uuid)
+    if fd is None:
+        return
+    try:
+        leasefolder.check_writable(place, uuid, fd)
+    finally:
+        os.close(fd)
 
 
 def _is_held_elsewhere(place: str, uuid: str) -> bool:

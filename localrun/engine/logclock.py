@@ -25,7 +25,9 @@ class LogClock:
         self._last = 0.0
 
     def add(self, out: str, err: str, times: str) -> None:
-        """Look after one rank's logs from now on, what is in them already included."""
+        """Look after one rank's logs from now on, if nobody does yet; what is in them already is included."""
+        if out in self._sizes:
+            return
         for path, letter in ((out, "o"), (err, "e")):
             self._watch.add(path, MODIFIED)
             self._sizes[path], self._notes[path] = 0, (times, letter)

@@ -1,8 +1,9 @@
-"""The process that asks the NVIDIA driver about its GPUs, and prints one JSON document of what it said.
+"""The process that asks the NVIDIA driver about its GPUs, and says what it hears, a line of JSON at a time.
 
 It is executed by `probe` as a file (``python -P nvml.py FD SECONDS``), never imported: the driver's library is loaded
-here and nowhere else, so that only this process hangs or crashes with it. It imports nothing of localrun, because its
-start is what a question costs.
+here and nowhere else, so that only this process hangs or crashes with it. Every device is asked by a thread of its
+own, so that one on which the driver hangs costs nothing of what is known of the others; `answer` puts the lines
+together. It imports nothing of localrun, because its start is what a question costs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import os
 import signal
 import sys
+import threading  # which pynvml has imported anyway
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would take 5 ms to import
@@ -28,29 +31,36 @@ _COMMAND_LENGTH = 200
 
 
 def main(fd: int, seconds: float) -> None:
-    """Write the inventory, as JSON, to a descriptor and leave; the kernel ends us if that takes too long."""
+    """Write what the driver says to a descriptor and leave; the kernel ends us if that takes too long."""
     signal.setitimer(signal.ITIMER_REAL, seconds + 1)  # whoever asked may be dead by then
     os.set_inheritable(fd, False)
     os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))  # no lock of whoever asked lives on in here
-    answer = json.dumps(inventory()).encode()
-    while answer:
-        answer = answer[os.write(fd, answer) :]
+    lock = threading.Lock()
+
+    def say(**line: Any) -> None:
+        rest = json.dumps(line).encode() + b"\n"
+        with lock:
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+
+    ask(say)
+    say(cost=time.process_time())
     os._exit(0)
 
 
-def inventory() -> dict[str, Any]:
-    """What `gpus.decode` makes an ``Inventory`` of."""
+def ask(say: Callable[..., None]) -> None:
+    """Say all that is known of the driver and its devices."""
     try:
         import pynvml
     except ImportError as error:
-        return {"gpus": [], "problem": f"nvidia-ml-py is not installed for {sys.executable}: {error}"}
+        say(problem=f"nvidia-ml-py is not installed for {sys.executable}: {error}")
+        return
     try:
         pynvml.nvmlInit()
-        return _Driver(pynvml).inventory()
+        _Driver(pynvml, say).ask()
     except pynvml.NVMLError as error:
-        if error.value in _NO_DRIVER:
-            return {"gpus": []}
-        return {"gpus": [], "problem": f"the NVIDIA driver refuses to answer: {_text(error)}"}
+        if error.value not in _NO_DRIVER:
+            say(problem=f"the NVIDIA driver refuses to answer: {_text(error)}")
 
 
 def _text(error: Any) -> str:
@@ -65,52 +75,51 @@ def _text(error: Any) -> str:
 class _Driver:
     """The driver's answers, put into words. An error of one device is that device's problem alone."""
 
-    def __init__(self, pynvml: Any) -> None:
+    def __init__(self, pynvml: Any, say: Callable[..., None]) -> None:
         self._nvml = pynvml
+        self._say = say
         self._users: dict[int, str] = {}
 
-    def inventory(self) -> dict[str, Any]:
-        """All that is known of the driver and its devices."""
+    def ask(self) -> None:
+        """Say what the driver is and how many devices it has, and of each what is known."""
         nvml = self._nvml
-        driver = self._optional(nvml.nvmlSystemGetDriverVersion)
-        cuda = self._optional(nvml.nvmlSystemGetCudaDriverVersion_v2)
-        found = []
-        for place, group in enumerate(self._devices()):
-            found += [{**gpu, "index": place} for gpu in group]
-        return {
-            "gpus": found,
-            "driver": driver or "unknown",
-            "cuda": cuda and f"{cuda // 1000}.{cuda % 1000 // 10}",
-        }
+        count = nvml.nvmlDeviceGetCount()
+        driver = self._version(nvml.nvmlSystemGetDriverVersion)
+        cuda = self._version(nvml.nvmlSystemGetCudaDriverVersion_v2)
+        self._say(count=count, driver=driver or "unknown", cuda=cuda and f"{cuda // 1000}.{cuda % 1000 // 10}")
+        threads = [threading.Thread(target=self._device, args=(number,)) for number in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def _devices(self) -> list[list[dict[str, Any]]]:
-        """Each device as the one GPU or the instances that it is, in PCI order."""
-        known: list[tuple[int, list[dict[str, Any]]]] = []
-        unknown: list[tuple[int, list[dict[str, Any]]]] = []
-        for number in range(self._nvml.nvmlDeviceGetCount()):
-            group = self._device(number)
-            (known if group[0]["pci_bus_id"] else unknown).append((number, group))
-        ordered = [group for _, group in sorted(known, key=lambda each: _bus_order(each[1][0]["pci_bus_id"]))]
-        for number, group in unknown:  # NVML's own order is most likely the same: it keeps the others' indices
-            ordered.insert(number, group)
-        return ordered
-
-    def _device(self, number: int) -> list[dict[str, Any]]:
-        """A device, or the MIG instances on it; as far as known, with the problem, where something fails."""
-        gpu: dict[str, Any] = {"uuid": "", "name": "", "pci_bus_id": ""}
-        nvml = self._nvml
+    def _version(self, ask: Callable[..., Any]) -> Any:
+        """What is only shown: no error of it is one."""
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(number)
-            gpu["uuid"] = nvml.nvmlDeviceGetUUID(handle)
-            gpu["pci_bus_id"] = nvml.nvmlDeviceGetPciInfo(handle).busId
-            gpu["name"] = nvml.nvmlDeviceGetName(handle)
-            gpu["temperature"] = self._optional(nvml.nvmlDeviceGetTemperature, handle, _CELSIUS)
-            if self._is_divided(handle):
-                return self._instances(handle, gpu)
-            gpu |= self._state(handle)
-        except nvml.NVMLError as error:
-            gpu["problem"] = _text(error)
-        return [gpu]
+            return ask()
+        except self._nvml.NVMLError:
+            return None
+
+    def _device(self, number: int) -> None:
+        """Say what a device is, and then how it is, or the MIG instances on it; with the problem, if something fails."""
+        gpu: dict[str, Any] = {"uuid": "", "name": "", "pci_bus_id": ""}
+        try:
+            found = self._asked(number, gpu)
+        except self._nvml.NVMLError as error:
+            found = [gpu | {"problem": _text(error)}]
+        except Exception as error:  # noqa: BLE001 - of the driver's library, or of what it said
+            found = [gpu | {"problem": f"what the driver says of it can't be understood: {error!r}"}]
+        self._say(device=number, gpus=found)
+
+    def _asked(self, number: int, gpu: dict[str, Any]) -> list[dict[str, Any]]:
+        nvml = self._nvml
+        handle = nvml.nvmlDeviceGetHandleByIndex(number)
+        gpu["uuid"] = nvml.nvmlDeviceGetUUID(handle)
+        gpu["pci_bus_id"] = nvml.nvmlDeviceGetPciInfo(handle).busId
+        gpu["name"] = nvml.nvmlDeviceGetName(handle)
+        self._say(device=number, known=gpu)
+        gpu["temperature"] = self._optional(nvml.nvmlDeviceGetTemperature, handle, _CELSIUS)
+        return self._instances(handle, gpu) if self._is_divided(handle) else [gpu | self._state(handle)]
 
     def _is_divided(self, handle: Any) -> bool:
         mode = self._optional(self._nvml.nvmlDeviceGetMigMode, handle)
@@ -191,11 +200,6 @@ def _command(pid: int) -> str:
         with open(f"/proc/{pid}/comm", "rb") as file:
             words = file.read().decode(errors="replace").strip()
     return words if len(words) <= _COMMAND_LENGTH else f"{words[: _COMMAND_LENGTH - 1]}…"
-
-
-def _bus_order(bus_id: str) -> tuple[int, ...]:
-    """The numbers in a bus id such as ``00000000:81:00.0``."""
-    return tuple(int(part, 16) for part in bus_id.replace(".", ":").split(":"))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,14 @@ def command_ended(wait_status: int, rank: int = 0) -> Ending:
     return Ending(RunStatus.COMPLETED, Reason.COMPLETED, "exit code 0", 0)
 
 
+def preparation_ended(wait_status: int, outcome: Mapping[str, Any] | None) -> Ending:
+    """The end of a run's integrations: COMPLETED if its ranks may start, else that of the run."""
+    ending = command_ended(wait_status)
+    if ending.status is RunStatus.COMPLETED:
+        return ending
+    return ending._replace(message=outcome["message"] if outcome else f"its integrations ended: {ending.message}")
+
+
 def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: int = 0) -> Ending:
     """The end of a function: what its worker said, or, if it left without a word, how it left."""
     if outcome is None:

@@ -29,7 +29,7 @@ def take(*, run: str, uid: str) -> tuple[int, Lease]:
             continue
         if _is_free(port):
             return port, lease
-        lease.release()
+        lease.release(remove=True)
     raise SystemFailureError(f"no free port was found in {_ATTEMPTS} from {_FIRST + start % _COUNT} on")
 
 

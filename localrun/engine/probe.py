@@ -1,8 +1,8 @@
 """Finding out about the GPUs by a process of its own, with a time limit: a driver that hangs must not hang the queue.
 
-`inventory` waits for the answer; a ``Probe`` is the same question for a loop that can't wait. The process is killed
-when its time is over; one that even that doesn't end, because it is stuck in the kernel, is left alone, and nobody is
-asked again until it is gone.
+`ask` waits for the answer; a ``Probe`` is the same question for a loop that can't wait. The process is killed when its
+time is over, and soon if it has told of one device and then falls silent, because the driver hangs on another. One that
+even that doesn't end, because it is stuck in the kernel, is left alone, and nobody is asked again until it is gone.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import time
 from typing import NamedTuple
 
 from localrun import files, settings
-from localrun.engine import gpus
+from localrun.engine import processes
+from localrun.engine.answer import Answer
 from localrun.engine.gpus import Inventory
-from localrun.errors import RunConfigError
 
 TIMEOUT_S = 10.0
 
 _LIBRARY = "libnvidia-ml.so.1"
 _DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")  # the last is WSL's
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
 _ANSWER_FD = 3
 _REAP_S = 0.2
+# So long, or as long as the first took, the last device may take once another was heard of.
+_SILENCE_S = 2.0
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -56,17 +57,23 @@ def may_have_gpus() -> bool:
 
 
 def inventory(timeout: float = TIMEOUT_S) -> Inventory:
-    """The GPUs that localrun manages here, as they are now; waits for the driver at most ``timeout`` seconds.
-
-    What goes wrong is the inventory's ``problem``.
+    """The GPUs that localrun manages for this process, as they are now: as `ask`, less what ``LOCALRUN_GPUS`` excludes.
 
     Raises:
         RunConfigError: ``LOCALRUN_GPUS`` is not a list of indices and uuids.
     """
-    settings.managed_gpus()
+    chosen = settings.managed_gpus()
+    return ask(timeout).only(chosen)
+
+
+def ask(timeout: float = TIMEOUT_S) -> Inventory:
+    """The GPUs of this machine; waits for the driver at most ``timeout`` seconds.
+
+    What goes wrong is the inventory's ``problem``, or that of a GPU.
+    """
     if not may_have_gpus():
         return Inventory()
-    if is_stuck(_REAP_S):
+    if is_stuck(min(_REAP_S, timeout)):
         return Inventory(problem=_STUCK)
     try:
         probe = Probe.start(timeout)
@@ -94,19 +101,25 @@ class Probe:
     """One question to the driver under way.
 
     Register ``fd``, and call `read` when it is readable until it returns the inventory; call `give_up` when
-    ``deadline`` (of the monotonic clock) is past. Either way unregister ``fd`` and `close` afterwards.
+    ``deadline`` (of the monotonic clock; it may come nearer by a `read`) is past. Either way unregister ``fd`` and
+    `close` afterwards. ``cost`` is what the question has cost by then, in seconds of CPU.
     """
 
-    __slots__ = ("_answer", "_killed", "_limit", "_pid", "_pidfd", "deadline", "fd")
+    __slots__ = ("_answer", "_begun", "_killed", "_pid", "_pidfd", "deadline", "fd")
 
     def __init__(self, pid: int, fd: int, timeout: float) -> None:
         self.fd = fd
-        self.deadline = time.monotonic() + timeout
-        self._limit = timeout
+        self._begun = time.monotonic()
+        self.deadline = self._begun + timeout
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
-        self._answer = b""
+        self._answer = Answer()
         self._killed = False
+
+    @property
+    def cost(self) -> float:
+        """What the process says to have used; 0 if it could not say so."""
+        return self._answer.cost
 
     @classmethod
     def start(cls, timeout: float = TIMEOUT_S) -> Probe:
@@ -119,7 +132,7 @@ class Probe:
                 (os.POSIX_SPAWN_DUP2, its, _ANSWER_FD),
                 *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)),
             ]
-            argv = [sys.executable, "-P", _PROGRAM, str(_ANSWER_FD), str(timeout)]
+            argv = [sys.executable, "-P", processes.DRIVER_PROGRAM, str(_ANSWER_FD), str(timeout)]
             environment = dict(os.environ)
             pid = os.posix_spawn(
                 sys.executable, argv, environment, file_actions=actions,
@@ -137,25 +150,32 @@ class Probe:
         """Take what has come of the answer; the inventory if that was the last of it."""
         try:
             while piece := os.read(self.fd, 1 << 16):
-                self._answer += piece
+                self._answer.add(piece)
         except BlockingIOError:
-            return None
-        try:
-            return gpus.decode(self._answer).only(settings.managed_gpus())
-        except RunConfigError as error:
-            return Inventory(problem=error.message)
+            if not self._answer.is_whole:
+                if self._answer.has_devices:
+                    now = time.monotonic()
+                    self.deadline = min(self.deadline, now + max(_SILENCE_S, now - self._begun))
+                return None
         except ValueError:
-            return Inventory(problem="the NVIDIA driver can't be asked: the process that did ended without an answer")
+            self._answer = Answer()
+        return self._inventory("the process that asked the NVIDIA driver ended without an answer")
 
     def give_up(self) -> Inventory:
-        """Kill the process; the inventory says that the driver hangs."""
+        """Kill the process; the inventory says that the driver hangs, or on which devices it does."""
         self._killed = True
         if not _has_ended(self._pidfd):  # so the group is still its own
             try:
                 os.killpg(self._pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # it ended this moment, or is another user's program that the driver's library started
-        return Inventory(problem=f"the NVIDIA driver did not answer within {self._limit:g} s")
+        return self._inventory(f"the NVIDIA driver did not answer within {round(self.deadline - self._begun, 1):g} s")
+
+    def _inventory(self, silence: str) -> Inventory:
+        try:
+            return self._answer.inventory(silence)
+        except ValueError as error:
+            return Inventory(problem=f"what the NVIDIA driver says can't be understood: {error}")
 
     def close(self) -> None:
         """Have done with it. Its end is waited for by nobody."""

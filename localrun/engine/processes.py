@@ -23,6 +23,10 @@ SERVICE_PROGRAM = (
     "from localrun.engine.service import main; main(sys.argv[2])"
 )
 
+_PR_SET_PDEATHSIG = 1
+# What the process that asks the NVIDIA driver executes: no part of a run either, whoever started it.
+DRIVER_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -77,6 +81,22 @@ def look(pid: int) -> Process | None:
     return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), ended)
 
 
+def heeds_only_hangup(pid: int) -> bool:
+    """True for a process on a terminal that ignores SIGTERM, as interactive shells do; False if it is gone."""
+    try:
+        stat, status = files.read(f"/proc/{pid}/stat"), files.read(f"/proc/{pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    terminal = int(stat[stat.rindex(b")") + 2 :].split()[4])
+    ignored = int(status.partition(b"\nSigIgn:\t")[2][:16], 16)
+    return terminal != 0 and bool(ignored >> (signal.SIGTERM - 1) & 1)
+
+
+def hang_up_with_parent() -> None:
+    """Have this process get SIGHUP when its parent is gone, as when a terminal is closed; a new program keeps that."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
+
+
 def usage(pid: int) -> tuple[float, int]:
     """What a process uses: seconds of CPU, with those of children it has waited for, and resident bytes; 0 if gone."""
     try:
@@ -122,11 +142,15 @@ def mark_of(pid: int) -> str | None:
 
 
 def is_service(pid: int) -> bool:
-    """True for a dispatcher and for the supervisors forked from it, of whatever home: they are no part of any run."""
+    """True for a dispatcher, of whatever home, the supervisors forked from it, and what asks the driver for them.
+
+    They are no part of any run.
+    """
     try:
-        return SERVICE_PROGRAM.encode() in files.read(f"/proc/{pid}/cmdline").split(b"\0")
+        words = files.read(f"/proc/{pid}/cmdline").split(b"\0")
     except OSError:
         return False
+    return SERVICE_PROGRAM.encode() in words or os.fsencode(DRIVER_PROGRAM) in words
 
 
 def send(process: Process, number: int) -> bool:

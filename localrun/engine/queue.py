@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SUBMITTING, WAITING, ACTIVE, ENDING = "submitting", "waiting", "active", "ending"
 
 _STATES = (SUBMITTING, WAITING, ACTIVE, ENDING)
+_SCHEDULING = ("preemptible", "max_duration", "stop_grace")
 _PRIORITY_RANK = {"high": 0, "auto": 1, "low": 2, "lowest": 3}
 
 
@@ -45,12 +46,22 @@ class Need(NamedTuple):
     memory: int
 
 
+class Dependency(NamedTuple):
+    """A run that must be over before another starts: completed, or, with ``any_end``, ended whatever way."""
+
+    name: str
+    uid: str
+    folder: str
+    any_end: bool = False
+
+
 class Ticket(NamedTuple):
     """A run's place in the queue.
 
-    ``name`` is the file's name, ``building`` where a submission assembles the folder, ``not_before`` (seconds since
-    the epoch) the end of a retry's delay. The file of a new ticket is the run's first record, under a second name:
-    one file to write and to sync, and a ticket from which all can be told.
+    ``name`` is the file's name, ``building`` where a submission assembles the folder, ``not_before`` the end of a
+    retry's delay and ``first_started`` when the first attempt began, both in seconds since the epoch. The file of a
+    new ticket is the run's first record, under a second name: one file to write and to sync, and a ticket from which
+    all can be told.
     """
 
     name: str
@@ -61,7 +72,21 @@ class Ticket(NamedTuple):
     environment: str
     need: Need
     not_before: float = 0.0
+    first_started: float = 0.0
     gpus: GpuNeed = GpuNeed()
+    preemptible: bool = False
+    max_duration: float | None = None  # hours
+    stop_grace: float = 0.0
+    after: tuple[Dependency, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """The priority as a number: the lower, the sooner."""
+        return int(self.name[0])
+
+    def limit(self) -> float | None:
+        """Seconds after which the run is gone for certain, its grace included; None without a limit."""
+        return None if self.max_duration is None else self.max_duration * 3600 + self.stop_grace
 
     def submission(self) -> dict[str, Any]:
         """What a record says of its ticket, besides what the run is and needs."""
@@ -69,16 +94,30 @@ class Ticket(NamedTuple):
 
     def encode(self) -> bytes:
         """The ticket as the content of a file of its own, in the record's shape."""
-        submission = {**self.submission(), "not_before": self.not_before}
-        request = self.need._asdict() | self.gpus.request()
-        return json.dumps({"uid": self.uid, "name": self.run, "request": request, "submission": submission}).encode()
+        submission = {**self.submission(), "not_before": self.not_before, "first_started": self.first_started}
+        fields = {
+            "uid": self.uid,
+            "name": self.run,
+            "request": self.need._asdict() | self.gpus.request() | {name: getattr(self, name) for name in _SCHEDULING},
+            "dependencies": [each._asdict() for each in self.after],
+            "submission": submission,
+        }
+        return json.dumps(fields).encode()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], name: str) -> Ticket:
         """The ticket of that name from a record, or what ``encode`` made."""
-        need = Need(fields["request"]["cpus"], fields["request"]["memory"])
-        gpus = GpuNeed.of(fields["request"])
-        return cls(name, fields["uid"], fields["name"], need=need, gpus=gpus, **fields["submission"])
+        request = fields["request"]
+        return cls(
+            name,
+            fields["uid"],
+            fields["name"],
+            need=Need(request["cpus"], request["memory"]),
+            gpus=GpuNeed.of(request),
+            after=tuple(Dependency(**each) for each in fields.get("dependencies", ())),
+            **{name: request[name] for name in _SCHEDULING if name in request},
+            **fields["submission"],
+        )
 
     @classmethod
     def decode(cls, name: str, data: bytes) -> Ticket:
@@ -94,9 +133,8 @@ def ticket_name(priority: str, uid: str) -> str:
     return f"{_PRIORITY_RANK[priority]}-{time.time_ns():019d}-{uid}"
 
 
-def rename_for_priority(queue: Queue, name: str, priority: str) -> None:
-    """Move a waiting ticket to its place among those of another priority. The caller holds the queue lock."""
-    os.rename(queue.path(WAITING, name), queue.path(WAITING, f"{_PRIORITY_RANK[priority]}{name[1:]}"))
+def _with_priority(name: str, priority: str) -> str:
+    return f"{_PRIORITY_RANK[priority]}{name[1:]}"
 
 
 def encode_context(context: dict[str, Any]) -> bytes:
@@ -242,13 +280,33 @@ class Queue:
             self.move(ticket.name, ACTIVE, ENDING)
         self.wake("")
 
-    def requeue(self, ticket: Ticket, delay: float) -> None:
-        """Let a claimed run wait again, at its old place, for another attempt in ``delay`` seconds."""
+    def requeue(self, ticket: Ticket, delay: float, first_started: float = 0.0, priority: str | None = None) -> None:
+        """Let a claimed run wait again, at its old place among those of its priority, for another attempt.
+
+        ``delay`` is in seconds, ``priority`` the run's if it may have changed.
+        """
+        name = ticket.name if priority is None else _with_priority(ticket.name, priority)
         with self.lock():
-            files.replace(self.path(ACTIVE, ticket.name), ticket._replace(not_before=time.time() + delay).encode())
-            self.move(ticket.name, ACTIVE, WAITING)
+            ticket = self.read(ACTIVE, ticket.name) or ticket  # it may have been rescheduled
+            again = ticket._replace(not_before=time.time() + delay, first_started=first_started)
+            files.replace(self.path(ACTIVE, ticket.name), again.encode())
+            os.rename(self.path(ACTIVE, ticket.name), self.path(WAITING, name))
             self.drop(ticket.name, ENDING)
-        self.wake(ticket.name)
+        self.wake(name)
+
+    def reschedule(self, uid: str, request: Mapping[str, Any]) -> None:
+        """Put what a run's request says of its scheduling into its ticket, and a waiting one where it belongs by now."""
+        changes = {name: request[name] for name in _SCHEDULING}
+        for state in (WAITING, ACTIVE):
+            with self.lock():
+                name = self.find(state, uid)
+                ticket = self.read(state, name) if name is not None else None
+                if name is None or ticket is None:
+                    continue
+                files.replace(self.path(state, name), ticket._replace(**changes).encode(), sync=True)
+                if state == WAITING:
+                    os.rename(self.path(state, name), self.path(state, _with_priority(name, request["priority"])))
+            self.wake(f"~{name}")
 
     def is_quiet(self) -> bool:
         """True if no ticket is in any state. Decisive only under the queue lock."""
@@ -288,7 +346,7 @@ class Queue:
         return files.process_lock_holder(self.dispatcher_lock)
 
     def wake(self, hint: str) -> None:
-        """Tell the dispatcher that a ticket arrived (its name) or that something changed (an empty hint)."""
+        """Tell the dispatcher that a ticket came (its name), has changed (``~`` before it), or, by nothing, to look."""
         try:
             fd = os.open(self.wake_fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -304,8 +362,9 @@ class Queue:
 
 
 def _can_succeed(ticket: Ticket, ended: Ticket) -> bool:
-    """True if what has become free is enough for the next one; GPUs are for the dispatcher to give out."""
-    return not ticket.gpus.number and all(its >= mine for mine, its in zip(ticket.need, ended.need, strict=True))
+    """True if what has become free is enough for the next one, and nothing else is to be looked at."""
+    enough = all(its >= mine for mine, its in zip(ticket.need, ended.need, strict=True))
+    return enough and not ticket.gpus.number and not ticket.after
 
 
 def _refuse_foreign(path: str) -> None:

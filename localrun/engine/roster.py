@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 
-from localrun.engine import processes
+from localrun.engine import conclusion, processes
 from localrun.engine.queue import ACTIVE, ENDING, Queue, Ticket
-from localrun.errors import LocalrunError
+from localrun.engine.room import Active
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.record import Record
 
 
 class Roster:
@@ -27,6 +28,9 @@ class Roster:
         self._tickets: dict[str, Ticket] = {}
         self._supervisors: dict[int, str] = {}  # pidfd → name of the ticket
         self._gpus: dict[str, tuple[str, ...]] = {}  # name → uuids
+        self._since: dict[str, float] = {}  # name → when it was started, in seconds since the epoch
+        self._ending: set[str] = set()
+        self.freed_at = float("-inf")  # when a run last gave GPUs back, monotonic
 
     def __bool__(self) -> bool:
         return bool(self._tickets or self._supervisors)
@@ -34,9 +38,12 @@ class Roster:
     def __contains__(self, name: str) -> bool:
         return name in self._tickets
 
-    def tickets(self) -> Iterable[Ticket]:
-        """Those whose runs hold resources."""
-        return self._tickets.values()
+    def active(self) -> list[Active]:
+        """The runs that hold resources."""
+        return [
+            Active(ticket, self._gpus.get(name, ()), self._since.get(name, 0.0), name in self._ending)
+            for name, ticket in self._tickets.items()
+        ]
 
     def gpus(self) -> set[str]:
         """The uuids of the GPUs that they were given."""
@@ -55,44 +62,55 @@ class Roster:
                     self._tickets[name] = ticket
                 if name not in supervised:
                     yield ticket, state
+        if any(self._gpus[name] for name in self._gpus.keys() - self._tickets.keys()):
+            self.freed_at = time.monotonic()
         self._gpus = {name: uuids for name, uuids in self._gpus.items() if name in self._tickets}
+        self._since = {name: since for name, since in self._since.items() if name in self._tickets}
+        self._ending.intersection_update(self._tickets)
 
     def add(self, ticket: Ticket, gpus: tuple[str, ...]) -> None:
         """Take in a ticket that was just claimed, with the GPUs it was given."""
         self._tickets[ticket.name] = ticket
+        self._since[ticket.name] = time.time()
         if gpus:
             self._gpus[ticket.name] = gpus
 
     def remove(self, name: str) -> None:
         """Leave out a ticket that is no longer claimed."""
         self._tickets.pop(name, None)
-        self._gpus.pop(name, None)
+        if self._gpus.pop(name, None):
+            self.freed_at = time.monotonic()
+        self._ending.discard(name)
 
     def replace(self, ended: str, successor: str) -> None:
         """Note that a supervisor has gone on from one run to the next."""
         self.remove(ended)
         ticket = self._queue.read_or_put_aside(ACTIVE, successor, self._log)
         if ticket is not None:
-            self._tickets[successor] = ticket
+            self.add(ticket, ())
         for pidfd, name in self._supervisors.items():
             if name == ended:
                 self._supervisors[pidfd] = successor
 
-    def recall_gpus(self, ticket: Ticket) -> None:
-        """Take the GPUs of a run that an earlier dispatcher started from the run's record."""
-        if ticket.gpus.number:
-            try:
-                self._gpus[ticket.name] = tuple(gpu["uuid"] for gpu in records.read(RunFolder(ticket.folder))["gpus"])
-            except LocalrunError:
-                return
+    def mark_ending(self, name: str) -> None:
+        """Note that a run is about to give its resources back."""
+        self._ending.add(name)
 
-    def recall_supervisor(self, ticket: Ticket) -> None:
+    def recall(self, ticket: Ticket, record: Record) -> None:
+        """Take what its record says of a run that an earlier dispatcher started."""
+        self._gpus[ticket.name] = tuple(gpu["uuid"] for gpu in record["gpus"])
+        if record["resumptions"]:
+            self._since[ticket.name] = records.seconds(record["resumptions"][-1]["started_at"])
+        if conclusion.is_ending(record):
+            self._ending.add(ticket.name)
+
+    def recall_supervisor(self, ticket: Ticket, record: Record) -> None:
         """Watch the supervisor of a run that an earlier dispatcher started, by the pid it wrote into the record."""
+        supervisor = record["supervisor"]
         try:
-            supervisor = records.read(RunFolder(ticket.folder))["supervisor"]
             if supervisor is not None and processes.start_time(supervisor["pid"]) == supervisor["start"]:
                 self.watch(os.pidfd_open(supervisor["pid"]), ticket.name)
-        except (LocalrunError, ProcessLookupError):
+        except ProcessLookupError:
             return
 
     def watch(self, pidfd: int, name: str) -> None:

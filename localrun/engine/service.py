@@ -11,7 +11,7 @@ import signal
 import sys
 
 from localrun import files, settings
-from localrun.engine import processes
+from localrun.engine import processes, surroundings
 from localrun.engine.queue import Queue
 from localrun.errors import SystemFailureError
 from localrun.model import record as records
@@ -34,7 +34,8 @@ def ensure(queue: Queue) -> None:
         return
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # Not a part of the run it may be started from, nor marked as one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCALRUN_RUN_")}
+    environ = surroundings.environment()
+    environment = {name: value for name, value in environ.items() if not name.startswith("LOCALRUN_RUN_")}
     silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
     # What keeps it from coming up is for its log.
     silent += [(os.POSIX_SPAWN_OPEN, 2, queue.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)]

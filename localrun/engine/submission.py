@@ -24,6 +24,7 @@ from localrun.engine.queue import (
     ticket_name,
 )
 from localrun.errors import RunExistsError, RunNotFoundError, SystemFailureError
+from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -149,7 +150,8 @@ def archive(path: str, uid: str) -> str:
         return path
     os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
     target = f"{parent}/{ARCHIVE}/{base}.{uid}"
-    with records.held(RunFolder(path)):  # whoever writes to its record meanwhile finds that it is gone
+    # Whoever writes to its record meanwhile finds that it is gone.
+    with records.held(RunFolder(path)), journal.Change(path), journal.Change(target):
         os.rename(path, target)
     return target
 
@@ -185,7 +187,8 @@ class _Submission:
         """Make the folder, still under a name that nobody looks for."""
         building = RunFolder(self.ticket.building)
         os.makedirs(os.path.dirname(building.path), exist_ok=True)
-        os.mkdir(building.path, 0o700)
+        with journal.Change(building.path):
+            os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
         self._unsynced.append(files.create(building.lock, b""))
         for name, data in contents.items():
@@ -205,7 +208,8 @@ class _Submission:
                 # A rename replaces an empty folder, which would be someone's own: that is refused like any other.
                 if os.path.lexists(self.ticket.folder):
                     raise FileExistsError(errno.EEXIST, "exists")
-                os.rename(self.ticket.building, self.ticket.folder)
+                with journal.Change(self.ticket.folder):
+                    os.rename(self.ticket.building, self.ticket.folder)
             except (FileExistsError, NotADirectoryError):
                 raise RunExistsError(
                     f"{self.ticket.folder} exists already: choose another name, or delete that run"

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from localrun import files
-from localrun.engine import conclusion, outcome, processes, ranks, signals
+from localrun.engine import conclusion, outcome, processes, ranks, signals, surroundings
 from localrun.engine.holdings import Holdings
+from localrun.engine.launchers import launcher_of
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
@@ -39,6 +40,10 @@ _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
 _WRITE_RETRY_S = 1.0
 _LEASE_RETRY_S = 0.5
+
+
+class _ConnectedError(Exception):
+    """Somebody has connected to the run: what was started so is to be ended before the run's end is written."""
 
 
 class Supervisor:
@@ -65,6 +70,7 @@ class Supervisor:
         self._exits: dict[int, int] = {}
         self._outcomes: dict[int, Ending] = {}  # rank → how it ended
         self._failed: int | None = None  # the first rank that did
+        self._is_preparing = False  # integrations are at work, or have failed
         self._exited = 0  # children so far, adopted orphans among them
         self._clock = clock
         self._telemetry: Telemetry | None = None
@@ -85,22 +91,24 @@ class Supervisor:
             self._log(f"run {self._ticket.run} was not started: {error}")
             self._held.release()
             return
-        launcher = ProcessLauncher(record, self._folder, self._held.fds())
+        launcher = launcher_of(record, self._folder, self._held.fds())
+        ending: Ending | None = None
         try:
-            record = self._start(record, launcher)
+            context = self._set_up(record, launcher)
+            cause = self._prepare(record, launcher, context)
+            if cause is None and not self._is_preparing:
+                self._start(record, launcher, context)
+                cause = self._watch(record)
         except CannotStartError as error:
-            if self._ranks:  # some ranks are up
-                self._terminate(launcher, record, None)
-            self._finish(outcome.failed_to_start(str(error)))
-            return
-        cause = self._watch(record)
+            cause, ending = None, outcome.failed_to_start(str(error))
         left = self._reap()
         if cause or left:
             self._terminate(launcher, record, cause)
         self._clock.stop()
         if self._telemetry is not None:
             self._telemetry.close()
-        self._finish(self._ending(record, cause))
+            self._telemetry = None
+        self._finish_with_all(launcher, record, cause, ending or self._ending(record, cause))
 
     def recover(self, dispatcher: int) -> None:
         """End a run whose supervisor was lost: its processes first, then its record."""
@@ -116,7 +124,7 @@ class Supervisor:
         self._held.take_again(record)
         launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
         self._terminate(launcher, record, cause)
-        self._finish(outcome.stopped(cause, {}))
+        self._finish_with_all(launcher, record, cause, outcome.stopped(cause, {}))
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -144,31 +152,54 @@ class Supervisor:
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
 
-    def _start(self, record: Record, launcher: ProcessLauncher) -> Record:
-        """Start the ranks and enter RUNNING."""
-        resumption = records.resumption_index(record)
+    def _set_up(self, record: Record, launcher: ProcessLauncher) -> dict[str, Any]:
+        """What the run inherits, its secrets in the environment; what it needs to start is there then."""
         try:
             context = self._queue.environment(self._ticket.environment)
-            os.makedirs(self._folder.resumption_logs(resumption), mode=0o700, exist_ok=True)
+            context["environ"] |= surroundings.secrets(self._queue.home, record["request"])
+            os.makedirs(self._folder.resumption_logs(records.resumption_index(record)), mode=0o700, exist_ok=True)
             launcher.check()
         except LocalrunError as error:
             raise CannotStartError(error.message) from None
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
+        return context
+
+    def _prepare(self, record: Record, launcher: ProcessLauncher, context: Mapping[str, Any]) -> Cause | None:
+        """Let the integrations, if there are some, do their work; they stand in rank 0's place until they succeed."""
+        pid = launcher.prepare(records.resumption_index(record), context)
+        if pid is None:
+            return None
+        self._is_preparing, self._ranks[pid] = True, 0
+        self._enter_running(record)
+        cause = self._watch(record)
+        if cause is None and not self._find_failed(record):
+            self._is_preparing = False
+            self._ranks, self._exits, self._outcomes = {}, {}, {}
+            self._signals.add(NEWS)  # what the record said meanwhile
+        return cause
+
+    def _start(self, record: Record, launcher: ProcessLauncher, context: Mapping[str, Any]) -> None:
+        """Start the ranks and enter RUNNING."""
         for rank in range(ranks.count(record["request"])):
-            self._ranks[launcher.start(rank, resumption, context)] = rank
+            self._ranks[launcher.start(rank, records.resumption_index(record), context)] = rank
+        self._enter_running(record)
+
+    def _enter_running(self, record: Record) -> None:
+        """Have it in the record that this attempt runs, and as which processes; look after their logs."""
+        resumption = records.resumption_index(record)
         started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in self._ranks.items()]
 
         def change(record: Record) -> None:
-            records.advance(record, RunStatus.RUNNING)
+            if records.status(record) is not RunStatus.RUNNING:
+                records.advance(record, RunStatus.RUNNING)
             record["ranks"] = started
 
         self._watch_logs(resumption)
-        uuids = [gpu.uuid for gpu in self._held.gpus]
-        self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids)
-        if not self._note(change):
-            self._unwritten = change
-        return record
+        if self._telemetry is None:
+            uuids = [gpu.uuid for gpu in self._held.gpus]
+            self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids)
+        self._unwritten = None if self._note(change) else change
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
@@ -217,9 +248,11 @@ class Supervisor:
         return self._failed is not None
 
     def _ended(self, record: Mapping[str, Any], rank: int) -> Ending:
-        if record["fn_name"] is None:
+        if record["fn_name"] is None and not self._is_preparing:
             return outcome.command_ended(self._exits[rank], rank)
         said = self._outcome(records.resumption_index(dict(record)), rank)
+        if self._is_preparing:
+            return outcome.preparation_ended(self._exits[rank], said)
         return outcome.function_ended(self._exits[rank], said, rank)
 
     def _wait(self, timeout: float | None) -> None:
@@ -270,15 +303,20 @@ class Supervisor:
         """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
         if records.status(dict(record)) is not RunStatus.TERMINATING:
             self._note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
+        launcher.strangers |= self._let_in_no_more()
         deadline = time.monotonic() + float(record["request"]["stop_grace"])
         left = launcher.signal(signal.SIGTERM)
+        if launcher.strangers:
+            launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
-            left = launcher.alive() if self._reap() or self._is_recovering() else []
+            left = launcher.alive() if self._reap() or launcher.strangers else []
+            if launcher.strangers:
+                launcher.hang_up(left)
         # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
         # looks in a row found nothing, and nothing has exited in between.
         pause, empty = 0.0, 0
-        while empty < 2 and self._are_any_left():
+        while empty < 2 and (self._reap() or launcher.strangers):  # without children of ours nothing lives of it
             time.sleep(pause)
             exited = self._exited
             left = launcher.signal(signal.SIGKILL)
@@ -286,13 +324,12 @@ class Supervisor:
             empty = 0 if left or self._exited != exited else empty + 1
             pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
 
-    def _are_any_left(self) -> bool:
-        """False once there is surely nothing of the run: what lives of it is below a child of ours."""
-        return self._reap() or self._is_recovering()
-
-    def _is_recovering(self) -> bool:
-        """True if the run's processes are not our children, so that the absence of children says nothing."""
-        return not self._ranks
+    def _let_in_no_more(self) -> bool:
+        """True if somebody has connected to the run since it was last asked; TERMINATING keeps others from it."""
+        try:
+            return files.remove(self._folder.connected)
+        except OSError:
+            return True
 
     def _ending(self, record: Mapping[str, Any], cause: Cause | None) -> Ending:
         if cause is not None:
@@ -301,7 +338,7 @@ class Supervisor:
         if self._failed is None and record["request"].get("nproc_per_node"):
             return outcome.all_completed(self._outcomes)
         ending = self._outcomes[self._failed or 0]
-        several = ranks.count(record["request"]) > 1
+        several = ranks.count(record["request"]) > 1 and not self._is_preparing
         return ending._replace(message=f"rank {self._failed}: {ending.message}") if several else ending
 
     def _outcome(self, resumption: int, rank: int) -> dict[str, Any] | None:
@@ -311,23 +348,38 @@ class Supervisor:
             return None
         return said
 
+    def _finish_with_all(
+        self, launcher: ProcessLauncher, record: Mapping[str, Any], cause: Cause | None, ending: Ending
+    ) -> None:
+        """Write the end, after that of everyone who has connected to the run, up to the last moment."""
+        while True:
+            try:
+                return self._finish(ending)
+            except _ConnectedError:
+                self._terminate(launcher, record, cause)
+
     def _finish(self, ending: Ending) -> None:
         """Write the end, or go back to the queue for another attempt."""
         again = False
 
         def change(record: Record) -> None:
             nonlocal again
+            if records.status(record) is RunStatus.RUNNING and os.path.exists(self._folder.connected):
+                raise _ConnectedError
             again = conclusion.conclude(record, ending)
 
         record = self._write_end(change)
         self._held.release()
         if record is None:
             return
-        if record["fn_name"] is not None and record["resumptions"]:
+        if (record["fn_name"] is not None or self._is_preparing) and record["resumptions"]:
             for rank in range(ranks.count(record["request"])):
                 files.remove(self._folder.outcome(records.resumption_index(record), rank))
         if again:
-            self._queue.requeue(self._ticket, outcome.retry_delay(conclusion.attempts(record)))
+            tried = conclusion.attempts(record)
+            delay = 0.0 if tried[-1]["reason"] == Reason.PREEMPTED else outcome.retry_delay(tried)
+            priority = record["request"]["priority"]
+            self._queue.requeue(self._ticket, delay, conclusion.first_started(record), priority)
 
     def _note(self, change: Callable[[Record], None]) -> bool:
         """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""

@@ -1,4 +1,5 @@
 """What a process run takes over from its submitter besides its record: environment, umask, CPUs, limits, niceness.
+And the user's secrets, which go over that environment when the run starts.
 
 The dispatcher is started by one submitter and serves others, so none of these may come from it. What only a
 privileged process may change (a higher hard limit, a lower niceness) is tried, and otherwise stays the dispatcher's.
@@ -16,18 +17,47 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# In a run, the names of the variables that hold its secrets; the prefix is that of what is a run's own.
+CONFIDENTIAL = "LOCALRUN_RUN_SECRETS"
+
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
 def of_this_process() -> dict[str, Any]:
     """The surroundings of this process, as JSON has them."""
     return {
-        "environ": dict(os.environ),
+        "environ": environment(),
         "umask": _umask(),
         "cpus": sorted(os.sched_getaffinity(0)),
         "limits": _limits(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
     }
+
+
+def environment() -> dict[str, str]:
+    """The environment of this process, to be kept or passed on: in a run, without the variables of its secrets.
+
+    What a run submits or starts for others gets secrets of its own, or none.
+    """
+    environ = dict(os.environ)
+    for name in environ.pop(CONFIDENTIAL, "").split():
+        environ.pop(name, None)
+    return environ
+
+
+def secrets(home: str, request: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of a run's secrets, read anew for each attempt: they are kept nowhere but where they belong.
+
+    Raises:
+        SecretNotFoundError: one that the run names is gone.
+        SystemFailureError: one can't be read.
+    """
+    names = request.get("secrets")
+    if names == [] or (names is None and not os.path.exists(f"{home}/secrets")):
+        return {}
+    from localrun.engine.secretfolder import SecretFolder
+
+    return SecretFolder(home).environment(names, request["env_variables"])
 
 
 def start_in(surroundings: Mapping[str, Any], spawn: Callable[[], int]) -> int:

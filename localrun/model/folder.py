@@ -60,9 +60,24 @@ class RunFolder:
         return f"{self.path}/checkpoints"
 
     @property
+    def work(self) -> str:
+        """The working folder of a run with integrations: there lie the repositories."""
+        return f"{self.path}/work"
+
+    @property
+    def venv(self) -> str:
+        """The virtual environment of a run whose integrations install Python packages."""
+        return f"{self.path}/venv"
+
+    @property
     def logs(self) -> str:
         """The folder with one folder of logs for each resumption."""
         return f"{self.path}/logs"
+
+    @property
+    def connected(self) -> str:
+        """There while somebody has connected to the run who must be ended with it; made under the record's lock."""
+        return f"{self.path}/.connected"
 
     def resumption_logs(self, resumption: int) -> str:
         """The folder of one resumption's logs."""
@@ -83,6 +98,10 @@ class RunFolder:
     def log_times(self, resumption: int, rank: int) -> str:
         """When each of a rank's two logs had grown to which size: a line ``time stream size`` at each growth."""
         return f"{self.path}/logs/{resumption}/rank_{rank}.times"
+
+    def commands(self, resumption: int, rank: int) -> str:
+        """How each of several commands ended, and which part of the logs is whose; see ``engine.sequence``."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.commands"
 
     def outcome(self, resumption: int, rank: int) -> str:
         """What a worker says of its call, for the supervisor, which takes it into the record and removes it."""

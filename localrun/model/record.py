@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from localrun import files
 from localrun.errors import IllegalTransitionError, NotARunError, RunNotFoundError, SystemFailureError
+from localrun.model import journal
 from localrun.model.folder import RECORD_BYTE, SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import TRANSITIONS, RunStatus
 
@@ -55,7 +56,8 @@ def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
         "cwd": None, "error": None, "error_traceback": None, "upstream_artifacts": [], "downstream_artifacts": [],
         "config": {}, "request": {}, "fingerprints": None, "result": None, "gpus": [], "port": None, "supervisor": None,
         "ranks": [],
-        "stop_requested": None, "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
+        "stop_requested": None, "preempt_requested": None, "dependencies": [],
+        "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
         "submission": {},
     }  # fmt: skip
     record.update(fields)
@@ -93,7 +95,8 @@ def advance(
     if current is RunStatus.TERMINATING:
         record["resumptions"][-1].update(ended_at=at)
     if to is RunStatus.PENDING:
-        for field in ("exit_code", "signal", "failed_rank", "end_time", "error", "error_traceback", "stop_requested"):
+        for field in ("exit_code", "signal", "failed_rank", "end_time", "error", "error_traceback", "stop_requested",
+                      "preempt_requested"):
             record[field] = None
         record["result"], record["first_resumption"] = None, len(record["resumptions"])
     if to.is_terminal():
@@ -152,10 +155,12 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
     """
     with held(folder):
         record = read(folder)
-        before = status(record)
+        before, name = status(record), record["name"]
         change(record)
         _check(record, before)
         record["updated_at"] = now()
+        if (status(record), record["name"]) != (before, name):
+            journal.note(folder)
         files.replace(folder.record, encode(record), sync=sync)
     return record
 

@@ -21,14 +21,10 @@ PRIORITIES = ("high", "auto", "low", "lowest")
 # Fields the engine has no part for yet, each with the value that, beside an empty one, asks for nothing of it.
 _NOT_YET: dict[str, Any] = {
     "image": None,
-    "integrations": None,
-    "secrets": None,
     "compute.volumes": None,
     "compute.shm_size": None,
     "compute.pull": "missing",
     "compute.network": None,
-    "scheduling.after": None,
-    "scheduling.after_any": None,
 }
 
 
@@ -43,6 +39,8 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
     env_variables: dict[str, str] = field(default_factory=dict, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
+    secrets: list[str] | None = None  # None: all there are when it starts
+    integrations: list[dict[str, Any]] = field(default_factory=list)  # as `integrations` spells them out
     # compute
     cluster: str | None = None
     instance: str | None = None
@@ -63,6 +61,8 @@ class Request:
     retry_on_system_failure: bool = False
     max_duration: float | None = None  # hours
     stop_grace: float = 30.0  # seconds
+    after: list[Any] = field(default_factory=list)  # names of runs, or Runs
+    after_any: list[Any] = field(default_factory=list)
 
     @classmethod
     def from_config(cls, config: RunConfig, *, needs_command: bool = True) -> Self:
@@ -77,6 +77,8 @@ class Request:
             if given.get(path) and given[path] != harmless:
                 raise RunConfigError(f"{path}: not supported by this version of localrun")
         values = {path.rpartition(".")[2]: rule(given[path], path) for path, rule in _RULES.items() if path in given}
+        if values.get("integrations") and "cwd" in values:
+            raise RunConfigError("cwd: a run with integrations works in a folder of its own: leave it out")
         if needs_command and not values.get("command", "").strip():
             raise RunConfigError("command: must not be empty")
         return cls(**_with_gpus_settled(values))
@@ -252,16 +254,30 @@ def _folder(value: Any, field: str) -> str:
     return _text(value, field)
 
 
+def _secrets(value: list[Any], field: str) -> list[str]:
+    """The names of secrets, each once; whether there are such is not asked here."""
+    return list(dict.fromkeys(validate_name(name, f"{field}[{index}]") for index, name in enumerate(value)))
+
+
+def _integrations(value: list[Any], field: str) -> list[dict[str, Any]]:
+    if not value:
+        return []
+    from localrun.model.integrations import validate_integrations
+
+    return validate_integrations(value, field)
+
+
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise _refuse(field, "true or false", value)
     return value
 
 
-def _not_yet_true(value: Any, field: str) -> bool:
-    if _flag(value, field):
-        raise RunConfigError(f"{field}: not supported by this version of localrun")
-    return False
+def _runs(value: Any, field: str) -> list[Any]:
+    """Runs, by name or as Runs; which these are is not asked here."""
+    if not isinstance(value, list):
+        raise _refuse(field, "a list of runs", value)
+    return [each if hasattr(each, "run_uid") else validate_name(each, f"{field}[{i}]") for i, each in enumerate(value)]
 
 
 def _priority(value: Any, field: str) -> str:
@@ -357,6 +373,8 @@ _RULES: dict[str, _Rule] = {
     "parameters": _json_mapping,
     "env_variables": _environment,
     "metadata": validate_metadata,
+    "secrets": _secrets,
+    "integrations": _integrations,
     "compute.cluster": _text,
     "compute.instance": _text,
     "compute.nodes": _one_node,
@@ -370,9 +388,11 @@ _RULES: dict[str, _Rule] = {
     "compute.cpus": _number(),
     "compute.memory": parse_size,
     "scheduling.priority": _priority,
-    "scheduling.preemptible": _not_yet_true,
+    "scheduling.preemptible": _flag,
     "scheduling.max_retries": _number(whole=True),
     "scheduling.retry_on_system_failure": _flag,
     "scheduling.max_duration": _number(above_zero=True),
     "scheduling.stop_grace": _number(),
+    "scheduling.after": _runs,
+    "scheduling.after_any": _runs,
 }

@@ -12,6 +12,15 @@ _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})\s*(?:([kmg
 _POWER = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def size(count: float) -> str:
+    """A number of bytes in words, to three digits: "512 MiB", "1.5 GiB"."""
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while count >= 999.5 and unit != "TiB":
+        count, unit = count / 1024, next(units)
+    return f"{count:.3g} {unit}"
+
+
 def parse_size(value: Any, field: str) -> int:
     """The bytes of a size: a whole number, or text such as "8GiB", "1.5 GiB", "500MB" and "10g", in any case.
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from support import Home, execute, submit, wait_until
 
 import localrun
 from localrun import RunStatus
+
+_EXPORTED = [getattr(localrun, name) for name in localrun.__all__]
+CALLS: list[Callable[..., Any]] = [each for each in _EXPORTED if each.__module__ == "localrun.api.runs"]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_every_call_says_what_it_takes(call: Callable[..., Any]) -> None:
+    parameters = inspect.signature(call).parameters
+    assert parameters["future"].default is False
+    assert parameters["future"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["timeout"].default in (10, None)
 
 
 def test_every_call_gives_a_future_when_asked(home: Home) -> None:
@@ -23,9 +37,14 @@ def test_every_call_gives_a_future_when_asked(home: Home) -> None:
         localrun.stop_run: ("run",),
         localrun.stop_runs: (["run"],),
         localrun.start_run: ("run",),
+        localrun.start_runs: ([],),
+        localrun.update_run: (submit("updated", "sleep 1000", cpus=0), {"priority": "low"}),
+        localrun.follow_run_logs: ("run",),
         localrun.create_run: (localrun.RunConfig(name="other", command="true"),),
+        localrun.delete_run: ("updated",),
         localrun.delete_runs: ([],),
     }
+    assert set(calls) == set(CALLS)
     for call, arguments in calls.items():
         promise = call(*arguments, future=True, timeout=1)
         assert isinstance(promise, Future), call

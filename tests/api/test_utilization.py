@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
-from localrun.api.utilization import Waiting, explain, ordinal, size
+from localrun.api.utilization import Waiting, explain, ordinal
 from localrun.engine import scheduling
 from localrun.engine.queue import Need, Ticket
+from localrun.model.sizes import size
 
 GIB = 1 << 30
 MACHINE = Need(4, 16 * GIB)

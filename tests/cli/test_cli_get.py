@@ -98,7 +98,8 @@ def test_deleted_ones_are_found_when_asked_for(three: Home) -> None:
     ok("delete", "run", "lr-1")
     assert names() == ["other", "lr-2"]
     assert names("--deleted") == ["other", "lr-2", "lr-1"]
-    assert names("--deleted", "lr-1") == ["lr-1"]
+    assert names("--deleted", "lr-1") == names("--deleted", "?r-1") == ["lr-1"]
+    assert "nothing" in refused("get", "runs", "--deleted", "nothing", code=1)
     assert "COMPLETED (deleted)" in ok("get", "runs", "--deleted", "lr-1").text
     assert json.loads(ok("get", "runs", "--deleted", "lr-1", "-o", "json").out)[0]["deleted"] is True
 

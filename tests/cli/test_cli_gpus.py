@@ -267,6 +267,27 @@ def test_a_driver_that_hangs_delays_no_run(nvml: FakeNvml) -> None:
     assert commandline.finish(asking).code == 1
 
 
+# -- asked for --------------------------------------------------------------------------------------------------------
+
+
+def test_flags_ask_for_gpus_and_processes(nvml: FakeNvml, home: Home) -> None:
+    nvml.add_gpus(2)
+    flags = ["--gpus", 2, "--gpu-type", "h100", "--gpu-memory", "40GiB", "--nproc-per-node", "gpu"]
+    ok("run", "--name", "it", *flags, "--", "true")
+    ok("wait", "it")
+    request = home.record("it")["request"]
+    assert (request["gpus"], request["gpu_type"], request["gpu_memory"]) == (2, "h100", 40 * GIB)
+    assert request["nproc_per_node"] == 2
+    assert len(list((home.runs / "it" / "logs" / "0").glob("rank_*.out"))) == 2
+
+
+def test_gpus_of_more_memory_than_there_is_are_refused(nvml: FakeNvml, home: Home) -> None:
+    nvml.add_gpu()
+    assert "compute.gpus" in refused("run", "--gpus", 1, "--gpu-memory", "1000GiB", "--", "true")
+    assert "compute.gpu_memory" in refused("run", "--gpus", 1, "--gpu-memory", "much", "--", "true")
+    assert not home.path.exists()
+
+
 # -- doctor -----------------------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,15 @@ def test_flags_are_fields(home: Home) -> None:
     assert home.record("it")["metadata"] == {"who": "me"}
 
 
+def test_a_number_of_processes(home: Home) -> None:
+    ok("run", "--name", "it", "--nproc-per-node", 2, "--", "true")
+    ok("wait", "it")
+    assert home.record("it")["request"]["nproc_per_node"] == 2
+    assert "compute.nproc_per_node" in refused("run", "--nproc-per-node", "gpu", "--", "true")
+    assert "compute.nproc_per_node" in refused("run", "--nproc-per-node", 0, "--", "true")
+    assert "--nproc-per-node" in refused("run", "--nproc-per-node", "many", "--", "true")
+
+
 def test_parameters_are_typed_and_nest(home: Home) -> None:
     params = ["lr=1e-4", "opt.name=adam", "opt.on=true", "layers=[1, 2]", "text=a: b", "none=null", "empty="]
     given = [word for param in params for word in ("--param", param)]

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from localrun.engine.queue import Need, Ticket
-from localrun.engine.scheduling import choose, clip, fits, free, lacking, least
+from localrun.engine.room import Room, clip, fits, free, lacking, least
+from localrun.engine.scheduling import Start, plan
 
 GB = 1 << 30
 MACHINE = Need(4, 16 * GB)
 
 
 def ticket(name: str, cpus: float, memory: int = 0) -> Ticket:
-    return Ticket(name, "uid", name, f"/runs/{name}", "", "environment", Need(cpus, memory))
+    return Ticket(f"1-{name}", "uid", name, f"/runs/{name}", "", "environment", Need(cpus, memory))
+
+
+NOTHING = Need(0, 0)
+
+
+def choose(waiting: Iterable[Ticket], available: Need, capacity: Need, smallest: Need = NOTHING) -> list[Start]:
+    return plan(waiting, Room(available), capacity, smallest=smallest).starts
 
 
 def chosen(waiting: list[tuple[str, float, int]], available: Need, capacity: Need = MACHINE) -> str:
-    return " ".join(each.ticket.name for each in choose([ticket(*one) for one in waiting], available, capacity))
+    return " ".join(each.ticket.run for each in choose([ticket(*one) for one in waiting], available, capacity))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,7 @@ def test_the_lower_bound_cuts_a_long_queue_short_and_changes_nothing() -> None:
             looked_at.append(i)
             yield ticket(str(i), 1, GB)
 
-    assert [each.ticket.name for each in choose(waiting(), Need(2, 16 * GB), MACHINE, Need(1, GB))] == ["0", "1"]
+    assert [each.ticket.run for each in choose(waiting(), Need(2, 16 * GB), MACHINE, Need(1, GB))] == ["0", "1"]
     assert len(looked_at) == 3
     assert least(Need(1, 5), Need(2, 3)) == Need(1, 3)
 
@@ -114,11 +122,11 @@ def test_whatever_the_queue_nothing_is_overbooked_and_nobody_is_delayed_by_those
         first_left = next((each for each in waiting if each not in starting), None)
         if first_left is not None:
             # Were the later ones not started, the first that waits could not start either: none took what it lacks.
-            ahead = [each for each in starting if each.name < first_left.name]
+            ahead = [each for each in starting if each.run < first_left.run]
             left = free(MACHINE, ahead)
             left = Need(left.cpus - (MACHINE.cpus - available.cpus), left.memory - (MACHINE.memory - available.memory))
             missing = lacking(clip(first_left.need, MACHINE), left)
             assert missing
             for resource in missing:
-                behind = [each for each in starting if each.name > first_left.name]
+                behind = [each for each in starting if each.run > first_left.run]
                 assert all(getattr(each.need, resource) == 0 for each in behind)

@@ -59,6 +59,7 @@ class TestNoInterpreter:
     @pytest.mark.parametrize("executable", ["", "/nowhere/python"], indirect=True)
     def test_so_is_a_restart(self, home: Home, monkeypatch: pytest.MonkeyPatch, executable: str) -> None:
         run = execute("run", "true")
+        wait_until(lambda: home.tickets() == [])
         before = Path(run.path, "config.json").read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr("sys.executable", executable)
@@ -108,8 +109,8 @@ class TestNoneComesUp:
         """The other one has a supervisor, which ends with it; then nobody is there to start the next."""
         os.mkfifo(home.place / "go")
         other = submit("other", "read < go", cpus=CPUS, cwd=str(home.place))
-        run = submit("run", "true", cpus=CPUS)
         wait_until(lambda: home.status("other") == "RUNNING")
+        run = submit("run", "true", cpus=CPUS)  # starts no second dispatcher, which would still be on its way
         break_python(monkeypatch)
         without_dispatcher(home)
         with pytest.raises(SystemFailureError, match="QUEUED"):

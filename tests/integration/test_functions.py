@@ -111,6 +111,20 @@ class TestCalls:
         assert [run.result(60) for run in runs] == [10, 21, 32, 43]
         assert len({run.name for run in runs}) == 4
 
+    def test_map_into_one_folder_is_refused(self, home: Home, tmp_path: Path) -> None:
+        with pytest.raises(localrun.RunConfigError, match="path"):
+            add.options(path=str(tmp_path / "there")).map(range(2))
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("what", [3, "text", None, [len]], ids=repr)
+    def test_what_is_no_function_is_refused(self, what: object) -> None:
+        with pytest.raises(localrun.RunConfigError, match="function") as caught:
+            localrun.function(cpus=1)(what)  # type: ignore[type-var]
+        assert repr(what) in str(caught.value)
+        if what is not None:  # which asks for a decorator
+            with pytest.raises(localrun.RunConfigError, match="function"):
+                localrun.function(what)
+
     def test_methods(self, home: Home) -> None:
         class Model:
             def __init__(self, factor: int) -> None:
@@ -313,6 +327,25 @@ class TestOutput:
         assert run.refresh().status is RunStatus.COMPLETED
         assert blocker.wait(1).status is RunStatus.COMPLETED
 
+    def test_a_run_that_was_started_again_and_waits_has_a_new_log(self, home: Home) -> None:
+        run = submit("run", "echo $RESUMPTION_INDEX; echo e$RESUMPTION_INDEX >&2", cpus=CPUS).wait(30)
+        blocker = submit("blocker", "sleep 1000", cpus=CPUS)
+        wait_until(lambda: home.status("blocker") == "RUNNING")
+        run.start()
+        assert localrun.get_run_logs("run") == run.logs() == ""
+        assert localrun.get_run_logs("run", timestamps=True) == run.logs(stream="stdout") == ""
+        assert localrun.get_run_logs("run", resumption=1) == ""
+        assert localrun.get_run_logs("run", resumption=0, stream="stdout") == "0\n"
+        with pytest.raises(localrun.RunConfigError, match="0 to 1"):
+            localrun.get_run_logs("run", resumption=2)
+        with pytest.raises(TimeoutError):
+            next(localrun.follow_run_logs("run", timeout=0.1))
+        following, former = localrun.follow_run_logs("run"), run.follow_logs(resumption=0)
+        assert sorted(former) == ["0\n", "e0\n"]
+        blocker.stop()
+        assert sorted(following) == ["1\n", "e1\n"]
+        assert run.wait(30).logs(stream="stderr") == "e1\n"
+
     def test_a_followed_run_that_is_stopped(self, home: Home) -> None:
         run = submit("run", "echo up; sleep 1000")
         lines = localrun.follow_run_logs("run")
@@ -400,18 +433,6 @@ class TestErrors:
         assert "ValueError: has a lock" in str(caught.value)
         assert "logs/0" in str(caught.value)
 
-    def test_an_exception_that_cannot_be_unpickled(self, home: Home) -> None:
-        @localrun.function
-        def fails() -> None:
-            class Awkward(Exception):
-                def __init__(self, a: int, b: int) -> None:
-                    super().__init__("message alone")
-
-            raise Awkward(1, 2)
-
-        with pytest.raises(RunFailedError, match="message alone"):
-            fails(run_name="run")
-
     def test_a_result_that_cannot_be_pickled(self, home: Home) -> None:
         @localrun.function
         def returns_lock() -> object:
@@ -435,15 +456,17 @@ class TestErrors:
             add(threading.Lock(), run_name="run")
         assert not (home.runs / "run").exists()
 
-    @pytest.mark.parametrize("code", ["0", "1", "None", "'text'"])
-    def test_sys_exit_returned_nothing(self, home: Home, code: str) -> None:
+    @pytest.mark.parametrize(
+        ("code", "exit_code"), [("0", 0), ("1", 1), ("3", 3), ("256 + 7", 7), ("-1", 255), ("None", 0), ("'text'", 1)]
+    )
+    def test_sys_exit_returned_nothing(self, home: Home, code: str, exit_code: int) -> None:
         @localrun.function
         def leaves(code: str) -> None:
             sys.exit(eval(code))
 
         run = leaves.run(code, run_name="run")
         run.wait(30)
-        assert (run.status, run.reason) == (RunStatus.FAILED, "Error")
+        assert (run.status, run.reason, run.exit_code) == (RunStatus.FAILED, "Error", exit_code)
         assert "returned nothing" in run.message
         with pytest.raises(RunFailedError, match="sys"):
             run.result()
@@ -595,12 +618,12 @@ class TestCodeOfNow:
         blocker = submit("blocker", "sleep 1000", cpus=CPUS)
         run_python("import main; main.version.run(run_name='run')", cwd=str(project))
         for name, text in files.items():
-            (project / name).write_text(text.replace("old", "new"))
+            (project / name).write_text(text.replace("old", "newer"))  # of the same size, its old .pyc may be taken
         blocker.stop()
         run = localrun.get_run("run")
         assert run.result(30) == ("old", "old", "old")
         run_python("import main; main.version(run_name='run')", cwd=str(project))
-        assert localrun.get_run("run").result(30) == ("new", "new", "new")
+        assert localrun.get_run("run").result(30) == ("newer", "newer", "newer")
 
     def test_nor_does_it_need_the_project_any_more(self, home: Home, tmp_path: Path) -> None:
         import shutil
@@ -661,10 +684,66 @@ def test_everything_works_with_warnings_as_errors(home: Home, monkeypatch: pytes
     assert "rror" not in (home.path / "dispatcher.log").read_text() if (home.path / "dispatcher.log").exists() else True
 
 
-def test_a_caller_without_streams(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under pythonw, or a daemon that closed them."""
+def test_a_caller_with_streams_of_its_own(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook."""
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert add(1, run_name="run") == 2
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert talk(1, run_name="run") == 2
+    assert (sys.stdout.getvalue(), sys.stderr.getvalue()) == ("out\n", "err\n")
+
+
+@localrun.function
+def talk(x: int) -> int:
+    print("out")
+    print("err", file=sys.stderr)
+    return x + 1
+
+
+@pytest.mark.parametrize("names", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+@pytest.mark.parametrize("lost", ["closed", "None"])
+def test_a_caller_that_lost_its_streams(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: list[str], lost: str
+) -> None:
+    """As under pythonw, or a daemon that closed them. What is left of them shows its part."""
+    for name in names:
+        stream = io.StringIO()
+        stream.close()
+        monkeypatch.setattr(sys, name, stream if lost == "closed" else None)
+    assert talk(1, run_name="run") == 2
+    monkeypatch.undo()  # the run's own are whole in any case
+    run = localrun.run(path=home.runs / "run")
+    assert (run.stdout(), run.stderr()) == ("out\n", "err\n")
+    captured = capsys.readouterr()
+    assert captured.out == ("" if "stdout" in names else "out\n")
+    assert captured.err == ("" if "stderr" in names else "err\n")
+
+
+@pytest.mark.parametrize("lost", [">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "2>/dev/full | true"])
+def test_a_caller_whose_descriptors_lead_nowhere(home: Home, tmp_path: Path, lost: str) -> None:
+    """It goes on to the run's end, and gets its value."""
+    import subprocess
+
+    (tmp_path / "caller.py").write_text("""
+import os, sys
+import localrun
+
+@localrun.function
+def talks(x):
+    for i in range(3):
+        print("out", i, flush=True)
+        print("err", i, file=sys.stderr)
+    return x + 1
+
+with open(sys.argv[1], "w") as file:
+    print(talks(1, run_name="run"), file=file)
+os._exit(0)  # without the interpreter's own complaint of what it can't flush
+""")
+    value = tmp_path / "value"
+    command = f"'{sys.executable}' '{tmp_path}/caller.py' '{value}' {lost}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert value.read_text() == "2\n"
+    assert localrun.get_run("run").stdout() == "out 0\nout 1\nout 2\n"
 
 
 def test_functions_pickle(home: Home) -> None:

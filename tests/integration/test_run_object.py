@@ -146,6 +146,21 @@ class TestProperties:
         (node,) = run.nodes
         assert node.rank == 0
 
+    def test_names_of_the_record_and_of_mcli(self, home: Home) -> None:
+        run = execute("run", "[ $RESUMPTION_INDEX = 1 ]", max_retries=1, metadata={"a": 1})
+        record = home.record("run")
+        assert (run.start_time, run.end_time) == (run.started_at, run.completed_at)
+        assert run.created_at <= run.start_time <= run.end_time
+        assert (run.creator, run.host) == (record["creator"], record["host"]) == (run.created_by, os.uname().nodename)
+        assert run.last_resumption_id == "run-1"
+        assert run.run_config.to_mapping() == run.config.to_mapping() == run.submitted_config.to_mapping()
+        assert run.run_config.command == "[ $RESUMPTION_INDEX = 1 ]"
+        blocker = submit("blocker", "sleep 1000", cpus=CPUS)
+        waiting = submit("waiting", "true", cpus=CPUS)
+        assert (waiting.start_time, waiting.end_time, waiting.last_resumption_id) == (None, None, "waiting-0")
+        waiting.stop()
+        blocker.stop()
+
     def test_times_are_aware_and_compare_with_naive_ones(self, home: Home) -> None:
         before = datetime.now()
         run = execute("run", "true")
@@ -218,6 +233,38 @@ class TestWaitForStatus:
         execute("run", "exit 1")
         with pytest.raises(RunStatusNotReached, match="FAILED"):
             localrun.wait_for_run_status("run", status, timeout=5)
+
+    @pytest.mark.parametrize("status", ["RUNNING", "COMPLETED"])
+    def test_what_a_run_was_before_it_was_started_again_does_not_count(self, home: Home, status: str) -> None:
+        run = execute("run", "true", cpus=CPUS)
+        blocker = submit("blocker", "sleep 1000", cpus=CPUS)
+        wait_until(lambda: home.status("blocker") == "RUNNING")
+        run.start()
+        with pytest.raises(TimeoutError, match="QUEUED"):
+            localrun.wait_for_run_status("run", status, timeout=0.1)
+        assert localrun.wait_for_run_status("run", "QUEUED", timeout=5).status is RunStatus.QUEUED
+        promise = localrun.wait_for_run_status("run", status, future=True)
+        blocker.stop()
+        assert promise.result(30).resumption_count == 1
+        assert localrun.wait_for_run_status(run, "COMPLETED", timeout=30).resumption_count == 1
+
+    def test_a_completion_of_before_is_none_after_a_failure(self, home: Home) -> None:
+        run = execute("run", "exit $RESUMPTION_INDEX")
+        assert localrun.wait_for_run_status("run", "COMPLETED", timeout=5).status is RunStatus.COMPLETED
+        run.start()
+        with pytest.raises(RunStatusNotReached, match="FAILED"):
+            localrun.wait_for_run_status("run", "COMPLETED", timeout=30)
+
+    def test_a_retry_takes_nothing_back(self, home: Home) -> None:
+        """It is no start by hand: the run has been RUNNING, whatever it waits for now."""
+        os.mkfifo(home.place / "go")
+        command = "[ $RESUMPTION_INDEX = 1 ] || exit 1; read < go"
+        run = submit("run", command, max_retries=1, cwd=str(home.place))
+        wait_until(lambda: len(home.record("run")["resumptions"]) == 2)
+        for status in ("PENDING", "QUEUED", "RUNNING"):
+            localrun.wait_for_run_status("run", status, timeout=5)
+        (home.place / "go").write_text("go\n")
+        assert run.wait(30).status is RunStatus.COMPLETED
 
     def test_an_unknown_one(self, home: Home) -> None:
         execute("run", "true")
@@ -376,9 +423,30 @@ class TestGetRuns:
         with pytest.raises(RunNotFoundError):
             localrun.get_run("gone")
 
+    def test_deleted_ones_by_name_and_glob(self, home: Home) -> None:
+        slow, slower = execute("slow", "true"), execute("slower", "true")
+        localrun.delete_runs(["slow", "slower"])
+        assert localrun.get_runs(["slow"], include_deleted=True) == [slow]
+        assert localrun.get_runs(["slow*"], include_deleted=True) == [slower, slow]
+        assert localrun.get_runs(["slow", "slow*", "none-*"], include_deleted=True) == [slower, slow]
+        assert self.names(runs=["slow*"]) == []
+        with pytest.raises(RunNotFoundError, match="slow"):
+            localrun.get_runs(["slow"])
+        with pytest.raises(RunNotFoundError, match="slo"):
+            localrun.get_runs(["slow", "slo"], include_deleted=True)
+        again = execute("slow", "exit 1")
+        assert localrun.get_runs(["slow"], include_deleted=True) == [again, slow]
+        assert localrun.get_runs(["slow"], include_deleted=True, statuses=["COMPLETED"]) == [slow]
+        assert localrun.get_runs(["slow"], include_deleted=True, limit=1) == [again]
+        assert localrun.get_runs(["slow"]) == [again]
+
     @pytest.mark.parametrize(
-        "damage", ["", "{", "[]", "null", '{"schema": 1}', "\x00" * 100, '{"status": "RUNNING", "name": "x"}']
-    )
+        "damage",
+        [
+            "", "{", "[]", "null", '{"schema": 1}', "\x00" * 100, '{"status": "RUNNING", "name": "x"}',
+            pytest.param("[" * 100_000, id="deep"),
+        ],
+    )  # fmt: skip
     def test_a_broken_record_is_listed_and_left_alone(self, home: Home, damage: str) -> None:
         execute("good", "true")
         broken = execute("broken", "true")
@@ -397,6 +465,27 @@ class TestGetRuns:
             localrun.start_run("broken")
         assert execute("other", "true").status is RunStatus.COMPLETED
         assert path.read_text() == damage
+
+    def test_a_record_that_is_a_folder(self, home: Home) -> None:
+        execute("good", "true")
+        run = execute("broken", "true")
+        record = Path(run.path, "config.json")
+        record.unlink()
+        record.mkdir()
+        runs = {run.name: run for run in localrun.get_runs()}
+        assert {name: run.status.value for name, run in runs.items()} == {"good": "COMPLETED", "broken": "UNKNOWN"}
+        assert str(record) in runs["broken"].message
+        assert localrun.get_run("broken").status is RunStatus.UNKNOWN
+        calls = (
+            run.refresh, lambda: localrun.run(path=run.path), lambda: localrun.start_run("broken"),
+            lambda: localrun.function(len)([], run_name="broken"),
+        )  # fmt: skip
+        for call in calls:
+            with pytest.raises(localrun.SystemFailureError, match=r"config\.json") as caught:
+                call()
+            assert "\n" not in str(caught.value)
+        assert localrun.create_run(RunConfig(name="broken", command="true")).wait(30).name != "broken"
+        assert os.listdir(record) == []
 
     def test_a_record_that_breaks_while_its_run_is_active(self, home: Home) -> None:
         os.mkfifo(home.place / "go")
@@ -439,6 +528,24 @@ class TestListsOfRuns:
         run = submit("run", "sleep 1000")
         assert localrun.stop_runs([]) == localrun.delete_runs([]) == localrun.start_runs([]) == []
         run.stop()
+
+    @pytest.mark.parametrize("text", ["de", "d", "", b"de"])
+    def test_text_is_no_list(self, home: Home, text: str) -> None:
+        """It would be taken for one-letter names."""
+        runs = [submit(name, "sleep 1000", cpus=0) for name in "de"]
+        for call in (localrun.stop_runs, localrun.delete_runs, localrun.start_runs, localrun.get_runs):
+            with pytest.raises(RunConfigError, match="brackets"):
+                call(text)
+        assert not any(run.refresh().status.is_terminal() for run in runs)
+        localrun.stop_runs(["d", "e"])
+
+    def test_what_get_runs_refuses(self, home: Home) -> None:
+        execute("run", "true")
+        with pytest.raises(RunConfigError, match="limit"):
+            localrun.get_runs(limit=-1)
+        with pytest.raises(RunConfigError, match="statuses"):
+            localrun.get_runs(statuses="COMPLETED")
+        assert localrun.get_runs(limit=0) == []
 
     def test_delete_stops_first(self, home: Home) -> None:
         runs = [submit(f"run-{i}", "sleep 1000", cpus=CPUS) for i in range(2)]
@@ -574,7 +681,7 @@ class TestChanges:
         [
             "../out", "/tmp/out", "a/../../out", "", "a//b", "./a", "config.json", "result.pkl", "logs/0/rank_0.out",
             "telemetry/0.jsonl", ".lock", "function.pkl", "inputs.pkl", "parameters.yaml", "exception.pkl", "..",
-            "logs", "a/",
+            "logs", "a/", "config.json/x", "result.pkl/deep/er", "result.rank_0.pkl/x", "telemetry/x",
             "a\0b",
         ],
     )  # fmt: skip

@@ -199,8 +199,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("path", _NOT_YET)
     def test_not_supported_yet(self, path: str) -> None:
-        value = [{"a": "b"}] if path in ("integrations", "secrets") else "something"
-        assert refusal(path, value) == f"{path}: not supported by this version of localrun"
+        assert refusal(path, "something") == f"{path}: not supported by this version of localrun"
         assert request(path, None) == request()
 
     @pytest.mark.parametrize(
@@ -214,7 +213,6 @@ class TestRequest:
             ("compute.gpu_visibility", "uuid"),
             ("compute.pull", "missing"),
             ("integrations", []),
-            ("secrets", []),
             ("image", ""),
         ],
     )

@@ -1,1 +1,21 @@
-"""How a run's ranks are started, found and signalled, one launcher for each kind of run."""
+"""How the processes of a run are started, found and signalled: one module per kind of run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from localrun.engine.launchers.process import ProcessLauncher
+from localrun.model.folder import RunFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def launcher_of(record: Mapping[str, Any], folder: RunFolder, leases: Sequence[int]) -> ProcessLauncher:
+    """The launcher for what a run asks for; ``leases`` are the descriptors that its ranks carry on."""
+    if not record["request"].get("integrations"):
+        return ProcessLauncher(record, folder, leases)
+    from localrun.engine.launchers.prepared import PreparedLauncher
+
+    return PreparedLauncher(record, folder, leases)

@@ -1,7 +1,7 @@
 """The launcher of process runs: a run's ranks as child processes of its supervisor.
 
-A launcher has five methods: `check` refuses what can't start, `start` starts a rank, `alive` tells what is left,
-`signal` reaches every process of the run, and `lost` makes the launcher of a run whose supervisor was killed.
+What the supervisor asks of a launcher: `check` refuses what can't start, `prepare` starts what comes before the ranks,
+`start` a rank, `alive` tells what is left, and `signal` reaches every process of the run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
-from localrun.engine import processes, ranks, surroundings
+from localrun.engine import processes, ranks, sequence, surroundings
 from localrun.model.folder import RunFolder
 
 TYPE_CHECKING = False
@@ -34,6 +34,8 @@ class ProcessLauncher:
         self._record = record
         self._folder = folder
         self._leases = leases
+        # True once processes of the run may be no descendants of ours, but somebody's who has connected to it.
+        self.strangers = False
 
     def check(self) -> None:
         """Go to the run's working folder, where its ranks start.
@@ -49,13 +51,19 @@ class ProcessLauncher:
         if self._record["fn_name"] is not None and not os.access(self._record["python"]["executable"], os.X_OK):
             raise CannotStartError(f"its Python interpreter {self._record['python']['executable']} is gone")
 
+    def prepare(self, resumption: int, context: Mapping[str, Any]) -> int | None:
+        """Start what must succeed before the ranks start; returns its pid. None: there is nothing of that kind."""
+        return None
+
     def start(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
         """Start a rank with its output in the log files; returns its pid. It leads a session of its own.
 
         Raises:
             CannotStartError: the system refuses (no such interpreter, arguments too long, no processes left).
         """
-        argv = self._argv(rank, resumption)
+        return self._spawn(self._argv(rank, resumption), rank, resumption, context)
+
+    def _spawn(self, argv: list[str], rank: int, resumption: int, context: Mapping[str, Any]) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         opened = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -77,7 +85,8 @@ class ProcessLauncher:
 
     def alive(self) -> list[processes.Process]:
         """The processes of the run that are left, wherever in the machine they have hidden."""
-        return self._of(processes.snapshot(), {os.getpid()}, set())
+        everything = processes.snapshot()
+        return self._of(everything, {os.getpid()}, self._marked(everything) if self.strangers else set())
 
     def signal(self, number: int) -> list[processes.Process]:
         """Send a signal to every process of the run; returns those that were there."""
@@ -85,6 +94,19 @@ class ProcessLauncher:
         for process in found:
             processes.send(process, number)
         return found
+
+    def hang_up(self, left: Sequence[processes.Process]) -> None:
+        """End the shells of those who have connected as a closed terminal does, once what they started has ended.
+
+        Interactive shells ignore SIGTERM; on SIGHUP they save their history and leave.
+        """
+        if all(processes.heeds_only_hangup(process.pid) for process in left):
+            for process in left:
+                processes.send(process, signal.SIGHUP)
+
+    def _marked(self, everything: dict[int, processes.Process]) -> set[int]:
+        marked = processes.marked(self._record["uid"], everything)
+        return {pid for pid in marked if not processes.is_service(pid)}
 
     def _of(
         self, everything: dict[int, processes.Process], roots: set[int], seeds: set[int]
@@ -95,7 +117,7 @@ class ProcessLauncher:
 
     def _argv(self, rank: int, resumption: int) -> list[str]:
         if self._record["fn_name"] is None:
-            return ["/bin/bash", "-c", self._record["cmds"][0]]
+            return sequence.argv(self._record["cmds"], self._folder.commands(resumption, rank))
         # -P: the worker's own folder is no place to import from.
         several = [str(rank)] if self._record["request"].get("nproc_per_node") else []
         argv = [self._record["python"]["executable"], "-P", WORKER, self._folder.path, str(resumption), str(rank)]
@@ -130,6 +152,7 @@ class LostProcessLauncher(ProcessLauncher):
         """``dispatcher`` inherits the orphans of a supervisor that is killed."""
         super().__init__(record, folder)
         self._dispatcher = dispatcher
+        self.strangers = True
 
     def alive(self) -> list[processes.Process]:
         """The processes that are left of the run."""

@@ -1,0 +1,120 @@
+"""The calls on the logs of runs, with mcli's names, signatures and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from localrun.api import following, listing, logs
+from localrun.api.calls import call
+from localrun.api.run import Run
+from localrun.errors import RunConfigError
+from localrun.model.folder import RunFolder
+
+RunOrName = str | Run
+
+
+@call
+def get_run_logs(
+    run: RunOrName,
+    rank: int | None = None,
+    *,
+    node_rank: int | None = None,
+    local_gpu_rank: int | None = None,
+    global_gpu_rank: int | None = None,
+    timestamps: bool = False,
+    failed: bool = False,
+    resumption: int | None = None,
+    tail: int | None = None,
+    stream: str | None = None,
+    timeout: float | None = 10,
+    future: bool = False,
+) -> logs.LogText:
+    """The log of a run as it is now: text that iterates by line, stdout and stderr merged in time order.
+
+    ``rank`` (or mcli's other names for it) is the process, by default the lowest; ``failed`` takes the first failed
+    one; ``resumption`` the attempt, by default the last; ``tail`` the number of characters from the end;
+    ``timestamps`` puts each line's time before it; ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone.
+    """
+    found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
+    folder = RunFolder(found.path)
+    if stream not in (None, "stdout", "stderr"):
+        raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
+    if timestamps:
+        data = b"".join(stamped(line) for line in logs.MergedReader(folder, index, chosen, stream).rest())
+    elif stream is not None:
+        data = logs.stream(folder.stdout(index, chosen) if stream == "stdout" else folder.stderr(index, chosen))
+    else:
+        data = logs.text(folder, index, chosen)
+    text = data.decode(errors="replace")
+    return logs.LogText(text if tail is None else text[max(len(text) - tail, 0) :])
+
+
+@call
+def follow_run_logs(
+    run: RunOrName,
+    rank: int | None = None,
+    *,
+    node_rank: int | None = None,
+    local_gpu_rank: int | None = None,
+    global_gpu_rank: int | None = None,
+    timestamps: bool = False,
+    resumption: int | None = None,
+    tail: int | None = None,
+    timeout: float | None = None,
+    future: bool = False,
+) -> Iterator[str]:
+    """The log of a run line by line (with their line ends), waiting for more until the run has ended.
+
+    Options as in `get_run_logs`; ``tail`` leaves out all but so many characters of what is there already.
+    """
+    found, index, _ = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, False, resumption)
+    chosen = next((r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None), None)
+    return _followed(found, index, chosen, timestamps, tail, timeout)
+
+
+def _followed(
+    run: Run, resumption: int, rank: int | None, timestamps: bool, tail: int | None, timeout: float | None
+) -> Iterator[str]:
+    skip = 0
+    if tail is not None:
+        there = logs.text(RunFolder(run.path), resumption, rank or 0).decode(errors="replace")
+        skip = max(len(there) - tail, 0)
+    for line in logs.split(following.follow(run, resumption, rank, timeout)):
+        text = line.data.decode(errors="replace")
+        if skip >= len(text):
+            skip -= len(text)
+            continue
+        yield (stamped(line).decode(errors="replace") if timestamps else text[skip:])
+        skip = 0
+
+
+def stamped(line: logs.Line) -> bytes:
+    """A line behind its time, ISO 8601 UTC with milliseconds; ``-`` where nobody was there to note it."""
+    return _stamp(line.time) + line.data
+
+
+@functools.lru_cache(maxsize=16)
+def _stamp(time: float | None) -> bytes:
+    return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
+
+
+def _log_of(
+    run: RunOrName,
+    rank: int | None,
+    node_rank: int | None,
+    local_gpu_rank: int | None,
+    global_gpu_rank: int | None,
+    failed: bool,
+    resumption: int | None,
+) -> tuple[Run, int, int]:
+    """The run, resumption and rank that are asked for."""
+    found = get_run(run)
+    named = {r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None}
+    if len(named) > 1:
+        raise RunConfigError(f"rank: one process was asked for by several numbers: {sorted(named)}")
+    last = max(found.resumption_count, found._record["first_resumption"])
+    index = last if resumption is None else resumption
+    if not 0 <= index <= last:
+        raise RunConfigError(f"resumption: run {found.name} has 0 to {last}, not {index}")
+    wanted = found.failed_rank if failed and not named else next(iter(named), None)
+    return found, index, logs.choose_rank(RunFolder(found.path), index, wanted)

@@ -1,0 +1,82 @@
+"""Connecting to a running run: a process that is started inside it from outside, a person's shell, say.
+
+It has what the run's own process has, environment, GPUs and working folder, and it ends with the run. It is no child
+of the supervisor, which finds it by the run's mark; and that it is to be looked for is told by a file, made under the
+record's lock while the record says RUNNING. The supervisor takes every step out of RUNNING under the same lock, so
+that nobody comes in unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from localrun import files
+from localrun.engine import processes
+from localrun.engine.launchers.process import SYS_PATH
+from localrun.errors import RunConfigError, RunNotRunningError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import RunStatus
+
+
+def start(
+    folder: RunFolder, argv: Sequence[str], *, rank: int | None = None, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process inside a run, with this process's standard streams; ``variables`` count more than the run's.
+
+    It is placed as that ``rank`` is, or as the lowest that is alive. It gets SIGHUP when this process is gone.
+
+    Raises:
+        RunNotRunningError: the run, or that rank of it, isn't running; the message says what it is.
+        RunConfigError: there is no such rank, or the program can't be started.
+    """
+    with records.held(folder):
+        record = records.read(folder)
+        pid = _running(record, folder, rank)
+        environment = {**_environment(pid, record["name"]), **variables, processes.MARK: record["uid"]}
+        _tell_supervisor(folder)
+        try:
+            # Started before the lock is given back: from here on it can be found.
+            return subprocess.Popen(
+                argv, env=environment, cwd=f"/proc/{pid}/cwd", preexec_fn=processes.hang_up_with_parent
+            )
+        except OSError as error:
+            raise RunConfigError(f"{argv[0]} can't be started in run {record['name']}: {error.strerror}") from None
+
+
+def _running(record: Record, folder: RunFolder, rank: int | None) -> int:
+    """The pid of the rank that is meant."""
+    name, status = record["name"], records.status(record)
+    if status.is_terminal():
+        raise RunNotRunningError(f"run {name} has ended: it is {status} ({record['reason']}: {record['message']})")
+    if status is not RunStatus.RUNNING or not records.is_supervised(folder):
+        hint = f": 'localrun wait {name} --status RUNNING' waits for it" if status < RunStatus.RUNNING else ""
+        raise RunNotRunningError(f"run {name} is {status}, not RUNNING{hint}")
+    ranks = {entry["rank"]: entry for entry in record["ranks"]}
+    if rank is not None and ranks and rank not in ranks:
+        raise RunConfigError(f"rank: run {name} has ranks 0 to {len(ranks) - 1}, not {rank}")
+    for each, entry in sorted(ranks.items()):
+        if rank in (None, each) and processes.start_time(entry["pid"]) == entry["start"]:
+            return int(entry["pid"])
+    raise RunNotRunningError(f"run {name}: {'no process' if rank is None else f'rank {rank}'} of it is running now")
+
+
+def _environment(pid: int, name: str) -> dict[str, str]:
+    """The environment that a process was started with, less what is for localrun's worker alone."""
+    try:
+        entries = files.read(f"/proc/{pid}/environ").split(b"\0")
+    except OSError as error:
+        raise RunNotRunningError(f"run {name}: its environment can't be read: {error.strerror}") from None
+    found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+    found.pop(SYS_PATH, None)
+    return found
+
+
+def _tell_supervisor(folder: RunFolder) -> None:
+    try:
+        os.close(files.create(folder.connected, b""))
+    except FileExistsError:
+        pass  # by one who came before
