@@ -16,15 +16,15 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from localrun.api.function import Function, function
     from localrun.api.gpus import gpus
     from localrun.api.interactive import connect, create_interactive_run
+    from localrun.api.lists import ObjectList, PaginatedObjectList
     from localrun.api.load import run
     from localrun.api.run import Run
+    from localrun.api.runlogs import follow_run_logs, get_run_logs
     from localrun.api.runs import (
         create_run,
         delete_run,
         delete_runs,
-        follow_run_logs,
         get_run,
-        get_run_logs,
         get_runs,
         start_run,
         start_runs,
@@ -35,12 +35,14 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         wait_for_run_status,
     )
     from localrun.api.secrets import create_secret, delete_secrets, get_secrets
+    from localrun.api.watching import watch_run_status
     from localrun.errors import (
         CacheMismatchError,
         CacheMismatchWarning,
         IllegalTransitionError,
         LocalrunError,
         MAPIException,
+        MissingPackageError,
         NotARunError,
         PayloadError,
         ResultUnavailableError,
@@ -68,15 +70,18 @@ _HOMES = {
     "localrun.api.gpus": ("gpus",),
     "localrun.api.interactive": ("connect", "create_interactive_run"),
     "localrun.api.load": ("run",),
+    "localrun.api.lists": ("ObjectList", "PaginatedObjectList"),
     "localrun.api.run": ("Run",),
+    "localrun.api.runlogs": ("follow_run_logs", "get_run_logs"),
     "localrun.api.runs": (
-        "create_run", "delete_run", "delete_runs", "follow_run_logs", "get_run", "get_run_logs", "get_runs",
+        "create_run", "delete_run", "delete_runs", "get_run", "get_runs",
         "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
     ),
     "localrun.api.secrets": ("create_secret", "delete_secrets", "get_secrets"),
+    "localrun.api.watching": ("watch_run_status",),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
-        "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError", "RunExistsError", "RunFailedError",
+        "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError", "RunExistsError", "RunFailedError",
         "RunNotFoundError", "RunNotRunningError", "RunStatusNotReached", "RunStoppedError",
         "SecretExistsError", "SecretNotFoundError", "SystemFailureError",
     ),
@@ -96,7 +101,10 @@ __all__ = [
     "IllegalTransitionError",
     "LocalrunError",
     "MAPIException",
+    "MissingPackageError",
     "NotARunError",
+    "ObjectList",
+    "PaginatedObjectList",
     "PayloadError",
     "ResultUnavailableError",
     "Run",
@@ -138,6 +146,7 @@ __all__ = [
     "update_run",
     "update_run_metadata",
     "wait_for_run_status",
+    "watch_run_status",
 ]
 
 

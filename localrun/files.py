@@ -17,6 +17,8 @@ import os
 import struct
 from types import TracebackType
 
+from localrun.errors import RunConfigError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -25,6 +27,15 @@ Path = str | os.PathLike[str]
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
+
+
+def absolute(path: str | os.PathLike[str], field: str) -> str:
+    """A path from the root on, ``~`` expanded. RunConfigError if it begins in a folder that was removed."""
+    try:
+        return os.path.abspath(os.path.expanduser(os.fspath(path)))
+    except FileNotFoundError:
+        raise RunConfigError(f"{field}: the folder that this process is in was removed: go to another one") from None
+
 
 
 def create(path: Path, data: bytes, *, mode: int = 0o600) -> int:

@@ -117,8 +117,8 @@ def environment_uses(path: Path) -> set[str]:
 def test_environment_variables_are_read_in_one_place() -> None:
     """localrun's own by settings; besides them the terminal's width, and the environment as a whole to hand it on."""
     allowed = {
-        "localrun.engine.surroundings": {"*"},  # the submitter's, to be kept for the run
-        "localrun.engine.service": {"*"},  # for the dispatcher that is started
+        "localrun.engine.surroundings": {"*"},  # the submitter's, to be kept for the run or for the dispatcher
+        "localrun.engine.preparation": {"*"},  # the run's, for git and pip
         "localrun.engine.probe": {"*"},  # for the process that asks the driver
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor
         "localrun.cli.terminal": {"COLUMNS", "NO_COLOR", "TERM"},

@@ -34,7 +34,7 @@ class Function(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
-        if not callable(fn):
+        if not hasattr(fn, "__call__") and not hasattr(fn, "__get__"):  # noqa: B004 - a classmethod has the latter
             raise RunConfigError(f"localrun.function decorates a function, not {fn!r}")
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -87,7 +87,9 @@ class Function(Generic[P, R]):
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Decorated in a class body, it binds like any function."""
-        return self if instance is None else Function(self.fn.__get__(instance, owner), self._options)
+        bind = getattr(self.fn, "__get__", None)
+        bound = self.fn if bind is None else bind(instance, owner)
+        return self if bound is self.fn else Function(bound, self._options)
 
     def __reduce__(self) -> Any:
         """By name where that leads here, as functions pickle: the name of ``fn`` is this object's."""

@@ -6,8 +6,8 @@ by whoever lists runs, in a small database beside the runs. Before each use it t
 - what the journal (`model.journal`) names: a record that changed, a run that came or went by localrun's own hand;
 - if the folder was changed by another hand (``cp -r``, ``rm -rf``, a localrun killed on the way), every entry whose
   record is another file than it was. So too after a reboot, which may have lost the journal's end, and now and then;
-- the unsettled, again each time: entries that are no run yet (a copy under way), records that can't be read or are being
-  changed, other users' runs and links to elsewhere, whose changes no journal tells.
+- the unsettled, again each time: entries that are no run yet (a copy under way), records that can't be read or are
+  being changed, other users' runs and links to elsewhere, whose changes no journal tells.
 
 An index that is missing, damaged, or another folder's is made anew.
 """
@@ -28,6 +28,7 @@ from localrun.engine.processes import boot_id
 from localrun.model import journal
 from localrun.model.folder import RECORD_BYTE, RunFolder
 from localrun.model.status import RunStatus
+
 
 class Place(NamedTuple):
     """A run's place among others, the newest last: its time, and for those of one time its folder's own name."""
@@ -63,7 +64,7 @@ class _Origin(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """An entry of the runs folder. One that shows no run has no status; ``file`` tells one record file from the next."""
+    """An entry of the runs folder; without a status it shows no run. ``file`` tells one record file from the next."""
 
     entry: bytes
     created: str | None
@@ -159,8 +160,8 @@ class Index:
     def _update(self, recheck: bool) -> None:
         with self._connection() as database:
             origin, state = _origin(database), journal.state(self._runs)
-            is_current = origin is not None and state is not None and origin.read == state.size
-            if is_current and not recheck and not _must_recheck(origin, state) and not _unsettled(database):
+            is_read = origin is not None and state is not None and origin.read == state.size
+            if is_read and not recheck and not _must_recheck(origin, state) and not _unsettled(database):
                 return
             database.execute("BEGIN IMMEDIATE")  # one at a time: the next one finds it done
             with database:
@@ -260,8 +261,10 @@ def _origin(database: sqlite3.Connection) -> _Origin | None:
     return None if row is None else _Origin(*row)
 
 
-def _must_recheck(origin: _Origin, state: journal.State) -> bool:
+def _must_recheck(origin: _Origin | None, state: journal.State | None) -> bool:
     """True if something may have changed that the journal doesn't tell."""
+    if origin is None or state is None:
+        return True
     is_old = not 0 <= time.time() - origin.checked < _RECHECK_S
     return not state.is_clean or state.name != origin.journal or origin.boot != boot_id() or is_old
 
@@ -271,7 +274,10 @@ def _unsettled(database: sqlite3.Connection) -> list[bytes]:
 
 
 def _empty(database: sqlite3.Connection) -> None:
-    """Make the tables, in place of whatever there is."""
+    """Make the tables, in place of those there are. DatabaseError if those are not ours."""
+    is_ours = database.execute("PRAGMA user_version").fetchone() == (_VERSION,)
+    if not is_ours and database.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise sqlite3.DatabaseError("it is no index, or another version's")
     for table in ("runs", "origin"):
         database.execute(f"DROP TABLE IF EXISTS {table}")
     for statement in filter(str.strip, _TABLES.split(";")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ class ObjectList(list[T]):
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``, statuses as text. MissingPackageError where pandas isn't installed."""
         try:
-            import pandas
+            pandas = importlib.import_module("pandas")
         except ImportError:
             raise MissingPackageError("to_pandas: pandas is not installed: pip install pandas") from None
         return pandas.DataFrame([self._cells(each) for each in self], columns=list(self._columns))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from localrun import settings
+from localrun import files, settings
 from localrun.api import control, logs
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine import submission
@@ -44,6 +44,11 @@ class Run:
     Get one from `create_run`, `get_run`, a function's `run`, or by folder with ``localrun.run(path=...)``.
     """
 
+    _columns = (  # of a list of runs shown as a table
+        "name", "status", "reason", "created_at", "started_at", "completed_at", "run_type", "created_by", "cluster",
+        "gpus", "gpu_type", "cpus", "priority", "resumption_count", "exit_code",
+    )  # fmt: skip
+
     def __init__(self, record: Record, folder: RunFolder) -> None:
         self._record = record
         self._folder = RunFolder(folder.path, record.get("uid") or None)
@@ -56,7 +61,7 @@ class Run:
             RunNotFoundError: there is no such folder.
             NotARunError: the folder is no run folder; the message says what is missing.
         """
-        run = cls({}, RunFolder(os.path.abspath(os.path.expanduser(os.fspath(path)))))
+        run = cls({}, RunFolder(files.absolute(path, "path")))
         return run.refresh()
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -142,6 +147,11 @@ class Run:
     def resumption_count(self) -> int:
         """How often the run was resumed: 0 during and after its first attempt."""
         return records.resumption_index(self._record)
+
+    @property
+    def latest_attempt(self) -> int:
+        """The number of the attempt whose output is shown: the last, or that which a run started again waits for."""
+        return records.latest_attempt(self._record)
 
     @property
     def events(self) -> list[Event]:
@@ -237,7 +247,7 @@ class Run:
             TimeoutError: it has not ended after ``timeout`` seconds.
             ValueError: there is no such rank.
         """
-        if rank is not None and rank not in range(self.nproc_per_node or 1):
+        if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
             raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
         self.wait(timeout)
         if self._record["fn_name"] is None:
@@ -309,7 +319,7 @@ class Run:
         return self._stream(self._folder.stderr, rank)
 
     def _stream(self, path: Any, rank: int | None) -> str:
-        resumption = self.resumption_count
+        resumption = self.latest_attempt
         chosen = logs.choose_rank(self._folder, resumption, rank)
         return logs.stream(path(resumption, chosen)).decode(errors="replace")
 
@@ -334,7 +344,7 @@ class Run:
         """
         from localrun.api import telemetry
 
-        return telemetry.rows(self._folder, self.resumption_count if resumption is None else resumption)
+        return telemetry.rows(self._folder, self.latest_attempt if resumption is None else resumption)
 
     # -- changing it ------------------------------------------------------------------------------------------------
 
@@ -374,10 +384,32 @@ class Run:
         self._record = records.read(self._folder)
         return self
 
-    def clone(self, name: str | None = None, **overrides: Any) -> Run:
-        """Submit a new run with this one's configuration (and function and inputs), some fields overridden."""
+    def clone(
+        self,
+        name: str | None = None,
+        image: str | None = None,
+        cluster: str | None = None,
+        instance: str | None = None,
+        nodes: int | None = None,
+        gpu_type: str | None = None,
+        gpus: int | None = None,
+        priority: str | None = None,
+        preemptible: bool | None = None,
+        max_retries: int | None = None,
+        max_duration: float | None = None,
+        **overrides: Any,
+    ) -> Run:
+        """Submit a new run with this one's configuration (and function and inputs), some fields overridden.
+
+        ``overrides`` are any other fields of `RunConfig`, and of its ``compute`` and ``scheduling``, by name.
+        """
         from localrun.api import submit
 
+        overrides |= {
+            "image": image, "cluster": cluster, "instance": instance, "nodes": nodes, "gpu_type": gpu_type,
+            "gpus": gpus, "priority": priority, "preemptible": preemptible, "max_retries": max_retries,
+            "max_duration": max_duration,
+        }  # fmt: skip
         return submit.clone(self, name, overrides)
 
     def update(
@@ -445,7 +477,7 @@ def broken(folder: RunFolder, error: SystemFailureError) -> Run:
 
 
 def readable(path: str) -> Run | None:
-    """The run in a folder as it is now, UNKNOWN if its record can't be read; None if the folder is no run's, or gone."""
+    """The run in a folder as it is now, UNKNOWN if its record can't be read; None if there is no run."""
     folder = RunFolder(path)
     try:
         return Run(records.read(folder), folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from localrun.api import following, listing, logs
 from localrun.api.calls import call
 from localrun.api.run import Run
 from localrun.errors import RunConfigError
+from localrun.model import record as records
 from localrun.model.folder import RunFolder
 
 RunOrName = str | Run
@@ -21,20 +23,26 @@ def get_run_logs(
     node_rank: int | None = None,
     local_gpu_rank: int | None = None,
     global_gpu_rank: int | None = None,
-    timestamps: bool = False,
+    timeout: float | None = None,
+    future: bool = False,
     failed: bool = False,
     resumption: int | None = None,
     tail: int | None = None,
+    container: str | None = None,
+    timestamps: bool = False,
     stream: str | None = None,
-    timeout: float | None = 10,
-    future: bool = False,
 ) -> logs.LogText:
     """The log of a run as it is now: text that iterates by line, stdout and stderr merged in time order.
 
     ``rank`` (or mcli's other names for it) is the process, by default the lowest; ``failed`` takes the first failed
     one; ``resumption`` the attempt, by default the last; ``tail`` the number of characters from the end;
     ``timestamps`` puts each line's time before it; ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone.
+    ``container`` is mcli's: a run has one, ``"MAIN"``.
+
+    Raises:
+        RunConfigError: there is no such resumption, rank or container (400).
     """
+    _check_container(container)
     found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
     folder = RunFolder(found.path)
     if stream not in (None, "stdout", "stderr"):
@@ -57,16 +65,20 @@ def follow_run_logs(
     node_rank: int | None = None,
     local_gpu_rank: int | None = None,
     global_gpu_rank: int | None = None,
-    timestamps: bool = False,
-    resumption: int | None = None,
-    tail: int | None = None,
     timeout: float | None = None,
     future: bool = False,
+    resumption: int | None = None,
+    tail: int | None = None,
+    container: str | None = None,
+    timestamps: bool = False,
 ) -> Iterator[str]:
     """The log of a run line by line (with their line ends), waiting for more until the run has ended.
 
-    Options as in `get_run_logs`; ``tail`` leaves out all but so many characters of what is there already.
+    Options as in `get_run_logs`; ``tail`` leaves out all but so many characters of what is there already. With
+    ``future`` the lines of the iterator that the future gives are futures too; the one behind the last line raises
+    StopAsyncIteration.
     """
+    _check_container(container)
     found, index, _ = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, False, resumption)
     chosen = next((r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None), None)
     return _followed(found, index, chosen, timestamps, tail, timeout)
@@ -98,6 +110,11 @@ def _stamp(time: float | None) -> bytes:
     return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
 
 
+def _check_container(container: str | None) -> None:
+    if container is not None and str(container).upper() != "MAIN":
+        raise RunConfigError(f"container: a run has one, 'MAIN', and not {container!r}")
+
+
 def _log_of(
     run: RunOrName,
     rank: int | None,
@@ -108,11 +125,11 @@ def _log_of(
     resumption: int | None,
 ) -> tuple[Run, int, int]:
     """The run, resumption and rank that are asked for."""
-    found = get_run(run)
+    found = listing.find(run)
     named = {r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None}
     if len(named) > 1:
         raise RunConfigError(f"rank: one process was asked for by several numbers: {sorted(named)}")
-    last = max(found.resumption_count, found._record["first_resumption"])
+    last = found.latest_attempt
     index = last if resumption is None else resumption
     if not 0 <= index <= last:
         raise RunConfigError(f"resumption: run {found.name} has 0 to {last}, not {index}")

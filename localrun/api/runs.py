@@ -17,6 +17,7 @@ from localrun.api.calls import call, undisturbed
 from localrun.api.lists import ObjectList, PaginatedObjectList
 from localrun.api.run import Run
 from localrun.api.runlogs import follow_run_logs, get_run_logs
+from localrun.api.runlogs import stamped as stamped
 from localrun.api.selection import Selection, known_status, listed
 from localrun.api.watching import watch_run_status
 from localrun.engine.waiting import wait_until
@@ -211,7 +212,7 @@ def update_run(
     Raises:
         IllegalTransitionError: the run has ended (409). RunConfigError: a value or key that isn't allowed.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "preemptible": preemptible, "priority": priority, "max_retries": max_retries,
         "retry_on_system_failure": retry_on_system_failure, "max_duration": max_duration,
     }  # fmt: skip

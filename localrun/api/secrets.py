@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from localrun import settings
 from localrun.api.calls import call
+from localrun.api.lists import ObjectList
 from localrun.engine.secretfolder import SecretFolder
 from localrun.errors import RunConfigError
 from localrun.model.config import described
@@ -39,7 +40,7 @@ def get_secrets(
     values: bool = False,
     timeout: float | None = 10,
     future: bool = False,
-) -> list[Secret]:
+) -> ObjectList[Secret]:
     """The secrets of these names, or all, sorted by name. Their values are None unless asked for (``values``).
 
     Raises:
@@ -50,14 +51,16 @@ def get_secrets(
     for secret in found:
         if isinstance(secret.value, bytes) and secret.secret_type == ENVIRONMENT:
             secret.value = secret.value.decode("utf-8", "surrogateescape")
-    return found
+    return ObjectList(found, Secret)
 
 
 @call
 def delete_secrets(
     secrets: Sequence[Secret | str] | None = None, *, timeout: float | None = 10, future: bool = False
-) -> list[Secret]:
+) -> ObjectList[Secret]:
     """Delete secrets, and return them without their values. Runs that have started keep their environment.
+
+    Mounted ones are gone for them too.
 
     Raises:
         SecretNotFoundError: there is none of a name (404); none was deleted.
@@ -69,7 +72,7 @@ def delete_secrets(
     found = [_folder().read(name) for name in names]
     if names:
         _folder().remove(names)
-    return found
+    return ObjectList(found, Secret)
 
 
 def _folder() -> SecretFolder:

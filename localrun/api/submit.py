@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from localrun import settings
+from localrun import files, settings
 from localrun.api import control
 from localrun.api.run import Run
 from localrun.engine import submission
@@ -19,6 +19,7 @@ from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
+from localrun.model.sizes import size
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -30,7 +31,7 @@ FUNCTION, COMMAND = "FUNCTION", "COMMAND"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _NAME_ATTEMPTS = 20
-_GPU_PATIENCE_S = 5.0
+_GPU_PATIENCE_S = 2.0
 
 
 def command(
@@ -57,6 +58,17 @@ def command(
     return _with_a_free_name(base, config, request, fields, {}, always_suffix=request.name is None, path=path)
 
 
+def check(config: RunConfig, *, needs_command: bool = True) -> None:
+    """Refuse what would be refused if it were submitted, with the same errors; makes nothing."""
+    from localrun.model.request import Request
+
+    request = Request.from_config(config, needs_command=needs_command)
+    _refuse_the_impossible(request)
+    _refuse_unknown_secrets(request)
+    for run in (*request.after, *request.after_any):
+        _found(run)
+
+
 def function(
     config: RunConfig,
     *,
@@ -79,7 +91,7 @@ def function(
     given = {**fields, "run_type": FUNCTION}
     if request.name is None and path is None:
         return _with_a_free_name(base, config, request, given, contents, always_suffix=True, path=None)
-    name = request.name or os.path.basename(os.path.abspath(path or ""))
+    name = request.name or os.path.basename(files.absolute(path or "", "path"))
     return _in_place_of(there, name, config, request, given, contents, path)
 
 
@@ -110,7 +122,6 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
         config.cwd = overrides.get("cwd") or run.cwd  # where it ran, not where the caller happens to be
     if run.fn_name is None:
         return command(config, cmds=None if overrides.get("command") else run.cmds, run_type=run.run_type)
-    from localrun import files
     from localrun.model.request import Request
 
     folder = RunFolder(run.path)
@@ -124,7 +135,7 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
 def folder_of(name: str, path: str | None = None) -> str:
     """Where the run of that name lies, or is to lie."""
     if path is not None:
-        return os.path.abspath(os.path.expanduser(path))
+        return files.absolute(path, "path")
     return f"{settings.runs_dir()}/{name}"
 
 
@@ -179,10 +190,10 @@ def _submit(
     record = _record(name, config, request, fields, queue)
     if request.integrations:
         record["cwd"] = RunFolder(folder).work
-    files = dict(contents)
+    contents = dict(contents)
     if request.parameters:
-        files["parameters.yaml"] = _yaml(request.parameters)
-    return Run(submission.submit(queue, record, folder, files, replace_uid=replace_uid), RunFolder(folder))
+        contents["parameters.yaml"] = _yaml(request.parameters)
+    return Run(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
 
 
 def _refuse_the_impossible(request: Request) -> None:
@@ -191,9 +202,8 @@ def _refuse_the_impossible(request: Request) -> None:
     if request.cpus > has.cpus:
         raise RunConfigError(f"compute.cpus: {request.cpus:g} were asked for, and this process may use {has.cpus:g}")
     if request.memory > has.memory:
-        raise RunConfigError(
-            f"compute.memory: {request.memory} bytes were asked for, and this machine has {has.memory}"
-        )
+        asked, there = size(request.memory), size(has.memory)
+        raise RunConfigError(f"compute.memory: {asked} were asked for, and this machine has {there}")
     if request.gpus:
         _refuse_gpus_there_are_not(request)
 
@@ -211,9 +221,12 @@ def _refuse_gpus_there_are_not(request: Request) -> None:
         return
     need = placement.GpuNeed.of(dataclasses.asdict(request))
     if len(placement.suitable(need, there.gpus)) < need.number:
-        has = gpus.types(there.gpus)
+        asked = f"{need} {'was' if need.number == 1 else 'were'} asked for"
         limited = " (LOCALRUN_GPUS limits them)" if settings.managed_gpus() is not None else ""
-        raise RunConfigError(f"compute.gpus: {need} were asked for, and localrun manages {has} here{limited}")
+        instances = any(gpu.is_mig for gpu in there.gpus) and need.number > 1 and not need.split
+        alone = ". Of MIG instances CUDA gives a process one: bind one to each rank" if instances else ""
+        has = gpus.types(there.gpus)
+        raise RunConfigError(f"compute.gpus: {asked}, and localrun manages {has} here{limited}{alone}")
 
 
 def _refuse_unknown_secrets(request: Request) -> None:
@@ -236,6 +249,7 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
             "retry_on_system_failure", "max_duration", "stop_grace", "secrets", "integrations",
         )
     }  # fmt: skip
+    asked["managed_gpus"] = settings.managed_gpus() if request.gpus else None
     given: dict[str, Any] = {
         "creator": control.user_name(),
         "creation_stacktrace": _stack(),
@@ -279,16 +293,20 @@ def _with_names(config: RunConfig, after: Mapping[str, Sequence[Run]]) -> dict[s
 
 
 def _working_folder(asked: str | None) -> str:
-    try:
-        return os.path.abspath(os.path.expanduser(asked)) if asked else os.getcwd()
-    except FileNotFoundError:
-        raise RunConfigError("cwd: the folder that this process is in was removed: go to another one") from None
+    return files.absolute(asked or ".", "cwd")
 
 
 def python() -> dict[str, Any]:
     """The interpreter of this process and where it imports from: what a function needs to run again."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return {"executable": sys.executable, "version": version, "path": [os.path.abspath(entry) for entry in sys.path]}
+    return {"executable": sys.executable, "version": version, "path": [*map(_absolute_entry, sys.path)]}
+
+
+def _absolute_entry(entry: str) -> str:
+    try:
+        return os.path.abspath(entry)
+    except FileNotFoundError:  # the folder that this process is in was removed: nothing is imported from there
+        return entry
 
 
 def _stack() -> str:

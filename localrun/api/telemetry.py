@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from localrun import files
 from localrun.model.folder import RunFolder
 from localrun.model.moment import Moment
 
+# What the driver itself keeps of a GPU's memory is less.
+_IDLE_MEMORY = 1 << 30
+_ENOUGH = 3
+
 
 class Summary(NamedTuple):
-    """Means and peaks over a resumption; ``gpus_used``: how many GPUs were ever seen in use (None: nobody looked).
+    """Means and peaks over a resumption; ``gpus_used``: how many GPUs were ever seen in use (None: too little was seen
+    of them to tell).
 
     Percent are of one CPU, or of a GPU; memory is in bytes.
     """
@@ -61,8 +66,20 @@ def summary(samples: Sequence[dict[str, Any]]) -> Summary | None:
         gpu_mean=_mean(busy) if busy else None,
         gpu_peak=max(busy, default=None),
         gpu_memory_peak=max(_known(gpu["memory_used"] for gpu in gpus), default=None),
-        gpus_used=len({gpu["uuid"] for gpu in gpus if gpu["utilization"] or gpu["processes"]}) if gpus else None,
+        gpus_used=len({gpu["uuid"] for gpu in gpus if _is_used(gpu)}) if _tells(samples) else None,
     )
+
+
+def _tells(samples: Sequence[dict[str, Any]]) -> bool:
+    """True if the GPUs were looked at often, or late, enough to say that some were never used."""
+    looks = [bool(row["gpus"]) for row in samples]
+    return sum(looks) >= _ENOUGH or any(looks[len(looks) // 2 :])
+
+
+def _is_used(gpu: Mapping[str, Any]) -> bool:
+    """True if a GPU worked or a process had its memory; the driver tells of a MIG instance only how much is used."""
+    memory: int = gpu["memory_used"] or 0
+    return bool(memory if gpu["utilization"] is None else gpu["utilization"] or memory > _IDLE_MEMORY)
 
 
 def _known(values: Iterable[int | None]) -> list[int]:

@@ -23,7 +23,7 @@ from localrun.model.sizes import size
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 1.0
 _NAMED = 3  # so many runs are named in a sentence, the others counted
 
 
@@ -69,10 +69,14 @@ class Waiting(NamedTuple):
 
 
 class Utilization(NamedTuple):
-    """What the machine has, what active runs use of it, and who they and the waiting ones are, in queue order."""
+    """What the machine has, what active runs use of it, and who they and the waiting ones are, in queue order.
+
+    ``gpus`` are those that localrun manages, or why they can't be known.
+    """
 
     capacity: Need
     used: Need
+    gpus: list[Slot] | str
     active: list[Ticket]
     queued: list[tuple[Ticket, Waiting]]
 
@@ -83,8 +87,11 @@ def utilization() -> Utilization:
     has, active, waiting = capacity(), queue.tickets(ACTIVE), queue.tickets(WAITING)
     free = room.free(has, active)
     used = Need(has.cpus - free.cpus, has.memory - free.memory)
-    reasons = explain(waiting, active, has, time.time(), _slots(waiting, active))
-    return Utilization(has, used, active, list(zip(waiting, reasons, strict=True)))
+    slots = _slots(active)
+    reasons = explain(waiting, active, has, time.time(), slots)
+    managed = GpuNeed(among=settings.managed_gpus())
+    gpus = slots if isinstance(slots, str) else [slot for slot in slots if placement.suitable(managed, [slot.gpu])]
+    return Utilization(has, used, gpus, active, list(zip(waiting, reasons, strict=True)))
 
 
 def why_waiting(run: Run) -> Waiting | None:
@@ -95,15 +102,15 @@ def why_waiting(run: Run) -> Waiting | None:
     if place is None:
         return None
     these, active = waiting[: place + 1], queue.tickets(ACTIVE)
-    return explain(these, active, capacity(), time.time(), _slots(these, active))[place]._replace(total=len(waiting))
+    # What those ahead need of GPUs keeps nothing from a run that needs none: no driver is waited for.
+    slots = _slots(active) if waiting[place].gpus.number else {}
+    return explain(these, active, capacity(), time.time(), slots)[place]._replace(total=len(waiting))
 
 
-def _slots(waiting: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Slot, str] | str:
+def _slots(active: Sequence[Ticket]) -> dict[Slot, str] | str:
     """The GPUs, each with the run of ours that has it ("" if none has), or why they can't be known."""
-    if not any(ticket.gpus.number for ticket in waiting):
-        return {}
     from localrun.engine.gpuwatch import slots_of
-    from localrun.engine.probe import inventory
+    from localrun.engine.probe import ask
 
     owners: dict[str, str] = {}
     for ticket in active:
@@ -112,7 +119,7 @@ def _slots(waiting: Sequence[Ticket], active: Sequence[Ticket]) -> dict[Slot, st
         except LocalrunError:
             continue
         owners |= {gpu["uuid"]: ticket.run for gpu in record["gpus"]}
-    there = inventory(_PATIENCE_S)
+    there = ask(_PATIENCE_S)
     if there.problem is not None:
         return there.problem
     return {slot: owners.get(slot.gpu.uuid, "") for slot in slots_of(there, owners)}
@@ -135,6 +142,8 @@ def _gpus(need: GpuNeed, slots: dict[Slot, str], kept: dict[str, str]) -> str | 
     foreign = sum(slot.use is Use.FOREIGN and not need.shared for slot in mine)
     why += [f"{theirs} leased by other users' runs"] if theirs else []
     why += [f"{foreign} used by processes that are no runs (see 'localrun gpus')"] if foreign else []
+    broken = sum(slot.use is Use.BROKEN for slot in mine)
+    why += [f"{broken} unusable (see 'localrun gpus')"] if broken else []
     return f"{need} ({', '.join(why)})"
 
 

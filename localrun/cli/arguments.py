@@ -83,6 +83,11 @@ def processes(text: str) -> int | str:
     return text if text == "gpu" else int(text)
 
 
+def names(text: str) -> list[str]:
+    """Names, separated by commas; none in the empty text."""
+    return [name.strip() for name in text.split(",")] if text.strip() else []
+
+
 def pair(text: str) -> tuple[str, str]:
     """``NAME=VALUE`` as name and value. An error doesn't show the text: it may be a secret's."""
     name, is_pair, value = text.partition("=")

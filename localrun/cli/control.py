@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from localrun.api.runs import get_runs
-from localrun.cli.arguments import ALL, is_glob, named_runs, statuses
+from localrun.cli.arguments import ALL, is_glob
+from localrun.cli.confirm import is_confirmed
+from localrun.cli.filters import add_filters, given, matching
 from localrun.cli.output import say
 from localrun.cli.terminal import StatusLine
 from localrun.errors import RunConfigError, SystemFailureError
@@ -22,43 +23,60 @@ if TYPE_CHECKING:
 
 _QUICK_S = 0.5  # a stop that takes no longer needs no progress shown
 _AFTER_GRACE_S = 60.0
-_LISTED = 10
-_USUAL_STATUS = {"stop": "QUEUED", "start": "FAILED", "delete": "COMPLETED"}  # in the help's examples
 
 
 def add_stop(parser: Parser) -> None:
-    """The arguments of ``localrun stop``."""
-    _add_kinds(parser, "stop", stop, "Stop runs: SIGTERM to every process, their grace, SIGKILL to what is left.")
+    """The second words of ``localrun stop``."""
+    about = "Stop runs: SIGTERM to every process, their grace, SIGKILL to what is left."
+    _add_runs(_kinds(parser, "stop"), "stop", stop, about, usual="QUEUED")
 
 
 def add_start(parser: Parser) -> None:
-    """The arguments of ``localrun start``."""
-    _add_kinds(parser, "start", start, "Queue ended runs again, each under its name as its next resumption.")
+    """The second words of ``localrun start``."""
+    about = "Queue ended runs again, each under its name as its next resumption."
+    _add_runs(_kinds(parser, "start"), "start", start, about, usual="FAILED")
 
 
 def add_delete(parser: Parser) -> None:
-    """The arguments of ``localrun delete``."""
-    _add_kinds(
-        parser, "delete", delete, "Take runs out of the list, stopping them first; get runs --deleted finds them."
-    )
+    """The second words of ``localrun delete``."""
+    about = "Take runs out of the list, stopping them first; get runs --deleted finds them."
+    kinds = _kinds(parser, "delete")
+    _add_runs(kinds, "delete", delete, about, usual="COMPLETED")
+    kinds.add_parser(
+        "secret", aliases=["secrets"], help="one secret, or many", fill=_add_secrets,
+        description="Delete secrets: runs to come don't get them any more.",
+    )  # fmt: skip
 
 
-def _add_kinds(parser: Parser, verb: str, command: Callable[[Namespace], int | None], description: str) -> None:
+def _kinds(parser: Parser, verb: str) -> Any:
+    parser.examples(f"localrun {verb} run lr-01", f"localrun {verb} runs 'lr-*' -y")
+    return parser.add_subparsers(title="kinds", metavar="KIND", required=True)
+
+
+def _add_runs(kinds: Any, verb: str, command: Callable[[Namespace], int | None], about: str, *, usual: str) -> None:
+    """The second word ``run``, or ``runs``; ``usual`` is a status for its examples."""
+
     def fill(parser: Parser) -> None:
-        parser.add_argument("names", nargs="*", metavar="NAME", help="a run's name, a glob ('lr-*'), or a run folder")
-        parser.add_argument("--status", type=statuses, action="extend", metavar="STATUS", help="only those; a,b")
+        parser.add_argument("names", nargs="*", metavar="RUN", help="a run's name, a glob ('lr-*'), or a run folder")
         parser.add_argument("--all", action="store_true", help="every run of which it makes sense")
         parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
+        if verb == "stop":
+            parser.add_argument("--reason", metavar="TEXT", help="why, for the runs' records")
+        add_filters(parser)
         parser.examples(
             f"localrun {verb} run lr-01",
             f"localrun {verb} runs 'lr-*' -y",
-            f"localrun {verb} runs --status {_USUAL_STATUS[verb]}",
+            f"localrun {verb} runs --status {usual} --before 7d",
         )
         parser.set_defaults(command=command)
 
-    kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
-    kinds.add_parser("run", aliases=["runs"], help="one run, or many", description=description, fill=fill)
-    parser.examples(f"localrun {verb} run lr-01", f"localrun {verb} runs 'lr-*' -y")
+    kinds.add_parser("run", aliases=["runs"], help="one run, or many", description=about, fill=fill)
+
+
+def _add_secrets(parser: Parser) -> None:
+    from localrun.cli.secrets import add_delete_secrets
+
+    add_delete_secrets(parser)
 
 
 def stop(args: Namespace) -> int | None:
@@ -69,7 +87,7 @@ def stop(args: Namespace) -> int | None:
     for run in runs:
         if run.status.is_terminal():
             say(f"{run.name} has ended already: {run.status}")
-    for run in _stopped([run for run in runs if not run.status.is_terminal()]):
+    for run in _stopped([run for run in runs if not run.status.is_terminal()], args.reason):
         say(f"{run.name}: {run.status}")
     return None
 
@@ -103,15 +121,13 @@ def _selected(args: Namespace, is_eligible: Callable[[Run], bool]) -> list[Run]:
     """
     if args.names and args.all:
         raise RunConfigError("--all: can't be given with names")
-    if not (args.names or args.all or args.status):
-        raise RunConfigError("name the runs, or give --status or --all")
-    found = named_runs(args.names) if args.names else get_runs(limit=ALL)
-    named = {name for name in args.names if not is_glob(name)} if args.status is None else set()
+    if not (args.names or args.all or given(args)):
+        raise RunConfigError("name the runs, or give a filter or --all")
+    named = {name for name in args.names if not is_glob(name)} if not given(args) else set()
     return [
         run
-        for run in found
-        if (args.status is None or run.status in args.status)
-        and (run.name in named or run.path in named or _can(run, is_eligible))
+        for run in matching(args, args.names, ALL)
+        if run.name in named or run.path in named or _can(run, is_eligible)
     ]
 
 
@@ -123,32 +139,14 @@ def _can(run: Run, is_eligible: Callable[[Run], bool]) -> bool:
 
 
 def _is_confirmed(verb: str, runs: Sequence[Run], args: Namespace) -> bool:
-    """Ask the person, if more than one named run is meant; without a terminal to ask on, refuse."""
-    if not runs:
-        say(f"no runs to {verb}")
-        return True
-    picked = args.all or args.status is not None or any(map(is_glob, args.names))
-    if args.yes or (len(runs) == 1 and not picked):
-        return True
-    which = f"{len(runs)} runs" if len(runs) > 1 else f"run {runs[0].name}"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise RunConfigError(f"to {verb} {which} without being asked, give -y")
-    for run in runs[:_LISTED]:
-        say(f"  {run.name}  {run.status}")
-    if len(runs) > _LISTED:
-        say(f"  and {len(runs) - _LISTED} more")
-    sys.stderr.write(f"{verb} {which}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    say("nothing was done")
-    return False
+    picked = bool(args.all or given(args) or any(map(is_glob, args.names)))
+    return is_confirmed(verb, "run", [(run.name, run.status) for run in runs], picked=picked, yes=args.yes)
 
 
-def _stopped(runs: Sequence[Run]) -> Sequence[Run]:
+def _stopped(runs: Sequence[Run], reason: str | None = None) -> Sequence[Run]:
     """Stop these runs all at once and wait until they have ended."""
     for run in runs:
-        run.stop(timeout=0)
+        run.stop(reason, timeout=0)
     line = StatusLine(sys.stderr)
     try:
         for run in runs:

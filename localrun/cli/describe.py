@@ -11,6 +11,7 @@ from localrun.api.utilization import why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
 from localrun.engine import processes
+from localrun.engine.placement import GpuNeed
 from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError
 from localrun.model import record as records
@@ -112,10 +113,10 @@ def _used(run: Run, record: Record) -> Iterator[tuple[str, object]]:
 
 def _needs(record: Record) -> str:
     request = record["request"]
-    wanted = [(request.get("gpus"), "GPUs"), (request.get("cpus"), "CPUs"), (request.get("nproc_per_node"), "ranks")]
+    wanted = [(request.get("cpus"), "CPUs"), (request.get("nproc_per_node"), "ranks")]
     parts = [f"{count:g} {what[:-1] if count == 1 else what}" for count, what in wanted if count]
-    if request.get("gpu_type"):
-        parts[0] += f" of type {request['gpu_type']}"
+    if request.get("gpus"):
+        parts.insert(0, str(GpuNeed.of(request)))
     if request.get("memory"):
         parts.append(f"{size(request['memory'])} of memory")
     return ", ".join([*parts, f"priority {request.get('priority', 'auto')}"])

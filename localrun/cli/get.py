@@ -1,4 +1,4 @@
-"""``localrun get``: the runs there are, newest first, and the machine as a cluster."""
+"""``localrun get``: the runs there are, newest first, the machine as a cluster, and the names of secrets."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.runs import get_runs
-from localrun.cli.arguments import ALL, named_runs, statuses, whole_number
-from localrun.cli.output import age, duration, elapsed, print_json, print_table, say, summary, work
+from localrun.cli.arguments import ALL, whole_number
+from localrun.cli.filters import add_filters, matching
+from localrun.cli.output import age, duration, elapsed, print_json, say, summary, work
+from localrun.cli.table import print_table
 from localrun.model.sizes import size
 
 if TYPE_CHECKING:
     from localrun.api.clusters import Cluster
+    from localrun.api.lists import PaginatedObjectList
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 
 _CLUSTER_TITLES = ("NAME", "ACTIVE", "QUEUED", "GPUS", "FREE", "CPUS", "MEMORY", "INSTANCE")
-_TITLES = ("NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND")
+_TITLES = ("NAME", "STATUS", "REASON", "AGE", "DURATION", "GPUS", "EXIT", "COMMAND")
 
 
 def add_get(parser: Parser) -> None:
@@ -33,22 +35,26 @@ def add_get(parser: Parser) -> None:
         description="Show this machine as a cluster: its instances, and how many of its GPUs are free.",
         fill=_add_clusters,
     )  # fmt: skip
-    parser.examples("localrun get runs", "localrun get runs 'lr-*' --status FAILED", "localrun get clusters")
+    kinds.add_parser(
+        "secrets", aliases=["secret"], help="secrets, without their values",
+        description="List secrets, by name. No command shows a value.", fill=_add_secrets,
+    )  # fmt: skip
+    parser.examples(
+        "localrun get runs", "localrun get runs 'lr-*' --status FAILED", "localrun get clusters", "localrun get secrets"
+    )
 
 
 def _add_runs(parser: Parser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a run's name, a glob such as 'lr-*', or a run folder")
-    parser.add_argument(
-        "--status", type=statuses, action="extend", metavar="STATUS", help="only these; may be repeated, or a,b"
-    )
+    parser.add_argument("names", nargs="*", metavar="RUN", help="a run's name, a glob such as 'lr-*', or a run folder")
     many = parser.add_mutually_exclusive_group()
     many.add_argument("--limit", type=whole_number, default=100, metavar="N", help="at most so many (100)")
     many.add_argument("--all", dest="limit", action="store_const", const=ALL, help="all there are")
     parser.add_argument("--deleted", action="store_true", help="deleted and replaced ones too")
     parser.add_argument("-o", "--output", choices=("table", "json", "name"), default="table", help="how to print them")
+    add_filters(parser)
     parser.examples(
         "localrun get runs",
-        "localrun get runs 'lr-*' --status FAILED,STOPPED",
+        "localrun get runs 'lr-*' --status FAILED,STOPPED --after 7d",
         "localrun get runs --all -o json",
         "localrun stop runs $(localrun get runs --status QUEUED -o name)",
     )
@@ -60,6 +66,12 @@ def _add_clusters(parser: Parser) -> None:
     parser.add_argument("-o", "--output", choices=("table", "json", "name"), default="table", help="how to print it")
     parser.examples("localrun get clusters", "localrun get clusters -o json")
     parser.set_defaults(command=clusters)
+
+
+def _add_secrets(parser: Parser) -> None:
+    from localrun.cli.secrets import add_get_secrets
+
+    add_get_secrets(parser)
 
 
 def clusters(args: Namespace) -> None:
@@ -96,27 +108,27 @@ def _cluster_rows(cluster: Cluster) -> list[tuple[object, ...]]:
 
 def runs(args: Namespace) -> None:
     """Print the runs that are asked for."""
-    found = _chosen(args)
+    found = matching(args, args.names, args.limit, include_deleted=args.deleted)
     if args.output == "json":
-        print_json([summary(run) for run in found[: args.limit]])
+        print_json([summary(run) for run in found])
     elif args.output == "name":
-        print("".join(f"{run.name}\n" for run in found[: args.limit]), end="")
+        print("".join(f"{run.name}\n" for run in found), end="")
     elif found:
-        print_table(_TITLES, [_row(run) for run in found[: args.limit]])
+        print_table(_TITLES, [_row(run) for run in found], expendable=("EXIT", "REASON", "GPUS", "AGE", "DURATION"))
     else:
         say("no runs")
-    if len(found) > args.limit:
-        say(f"{len(found) - args.limit} more: --all shows them")
+    if len(found) == args.limit and _are_more(found):
+        say("there are more: --all shows them")
 
 
-def _chosen(args: Namespace) -> list[Run]:
-    """All the runs that match, newest first."""
-    names = args.names or None
-    if names and not args.deleted:
-        names = named_runs(names)  # folders too, and what may have been meant by an unknown one
-    return get_runs(names, statuses=args.status, include_deleted=args.deleted, limit=ALL)
+def _are_more(page: PaginatedObjectList[Run]) -> bool:
+    try:
+        return bool(page.next_page(1))
+    except StopIteration:
+        return False
 
 
 def _row(run: Run) -> tuple[object, ...]:
     status = f"{run.status} (deleted)" if run.is_deleted else run.status
-    return run.name, status, run.reason, age(run.created_at), duration(elapsed(run)), run.exit_code, work(run)
+    took = duration(elapsed(run))
+    return run.name, status, run.reason, age(run.created_at), took, run.gpus or None, run.exit_code, work(run)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.gpus import GpuState, GpuView, views
-from localrun.cli.output import age, print_json, print_table, say
+from localrun.api.gpus import GpuView, in_words, views
+from localrun.cli.output import age, print_json, say
+from localrun.cli.table import print_table
 from localrun.engine import probe
 from localrun.errors import SystemFailureError
 
@@ -33,7 +34,7 @@ def gpus(args: Namespace) -> None:
     if args.output == "json":
         print_json([_as_json(view) for view in found])
     elif found:
-        print_table(_TITLES, [_row(view) for view in found])
+        print_table(_TITLES, [_row(view) for view in found], expendable=("TEMP", "UTIL", "MEMORY", "NAME"))
     else:
         say("no GPUs" if inventory.driver else "no NVIDIA driver: no GPUs")
     if inventory.missing:
@@ -66,16 +67,18 @@ def _row(view: GpuView) -> tuple[object, ...]:
     if gpu.memory_total is not None and gpu.memory_used is not None:
         memory = f"{gpu.memory_used / _GIB:.3g} / {gpu.memory_total / _GIB:.3g} GiB"
     return (
-        gpu.label, gpu.name.removeprefix("NVIDIA ") or None, memory,
+        gpu.label, gpu.name.removeprefix("NVIDIA ") or gpu.uuid or None, memory,
         None if gpu.utilization is None else f"{gpu.utilization}%",
         None if gpu.temperature is None else f"{gpu.temperature}°C",
-        view.state, _run(view) or view.reason,
+        view.state, _why(view),
     )  # fmt: skip
 
 
-def _run(view: GpuView) -> str | None:
-    """The run that has it, whose that is, and since when; None if none has, or that isn't all there is to say."""
-    if view.holder is None or view.state is not GpuState.LEASED:
-        return None
+def _why(view: GpuView) -> str | None:
+    """The run that has it, whose that is, and since when; who else uses it; and what else is wrong."""
+    if view.holder is None:
+        return view.reason
     whose = ", ".join(filter(None, (view.holder.user, age(view.holder.since))))
-    return f"{view.holder.run or 'unknown'} ({whose})" if whose else view.holder.run
+    run = f"{view.holder.run or 'unknown'} ({whose})" if whose else view.holder.run or "unknown"
+    others = in_words(view.others) if view.others else None
+    return "; ".join(filter(None, (run, others, view.problem)))

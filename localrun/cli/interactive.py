@@ -13,15 +13,17 @@ from localrun.api.interactive import connect as enter
 from localrun.api.interactive import create_interactive_run, wait_until_running
 from localrun.cli.arguments import number, one_run, whole_number
 from localrun.cli.endings import exit_code, tell_how_it_ended
+from localrun.cli.fields import add_fields, overrides
 from localrun.cli.follow import QueueLine
 from localrun.cli.output import say
-from localrun.cli.run import add_fields, overrides
 from localrun.model.config import RunConfig
 from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
+
+_PATIENCE_S = 1.0
 
 
 def add_interactive(parser: Parser) -> None:
@@ -75,7 +77,11 @@ def connect(args: Namespace) -> int:
     run = one_run(args.run)
     code = enter(run, _command(args.words), rank=args.rank)
     if run.refresh().status is not RunStatus.RUNNING:
-        _tell_that_it_is_over(run)
+        try:
+            run.wait(_PATIENCE_S)  # what else is in it may take its time
+        except TimeoutError:
+            pass
+        _tell_that_it_is_over(run.refresh())
     return code
 
 

@@ -74,7 +74,7 @@ def _why(run: Run) -> str:
 
 def _resumption(run: Run, args: Namespace) -> int:
     """The attempt that is asked for."""
-    last: int = run.resumption_count
+    last: int = run.latest_attempt
     if args.prev and last == 0:
         raise RunConfigError(f"--prev: run {run.name} has had one attempt at most")
     wanted: int = last - 1 if args.prev else last if args.resumption is None else args.resumption
@@ -88,7 +88,7 @@ def _chosen_ranks(run: Run, resumption: int, args: Namespace) -> list[int]:
     folder = RunFolder(run.path)
     if args.rank == ALL_RANKS:
         return logs.ranks(folder, resumption)
-    is_last_failed = resumption == run.resumption_count and (args.failed or run.status is RunStatus.FAILED)
+    is_last_failed = resumption == run.latest_attempt and (args.failed or run.status is RunStatus.FAILED)
     failed = run.failed_rank if is_last_failed else None
     return [logs.choose_rank(folder, resumption, failed if args.rank is None else args.rank)]
 
@@ -131,7 +131,7 @@ def _follow(run: Run, resumption: int, args: Namespace) -> int:
     try:
         while True:
             _follow_attempt(run, resumption, args, line)
-            if one_attempt or (run.status.is_terminal() and resumption >= run.resumption_count):
+            if one_attempt or (run.status.is_terminal() and resumption >= run.latest_attempt):
                 return 0
             resumption, args.tail = resumption + 1, None
             say(f"localrun: run {run.name} is tried again (resumption {resumption})")

@@ -1,66 +1,20 @@
-"""What is printed: tables and facts for people, JSON for programs, and values in words.
-
-On a terminal a table fits its width and statuses have a colour; in a pipe it is plain aligned text, whole at any width.
-"""
+"""What is printed: facts for people, JSON for programs, and values in words. Tables are made in `table`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
-
-from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
-_COLOURS = {
-    RunStatus.QUEUED: "yellow",
-    RunStatus.STARTING: "cyan",
-    RunStatus.RUNNING: "cyan",
-    RunStatus.TERMINATING: "cyan",
-    RunStatus.COMPLETED: "green",
-    RunStatus.STOPPED: "magenta",
-    RunStatus.FAILED: "red",
-}
-
-
 def print_json(value: Any) -> None:
     """Print a value as JSON, in ASCII."""
     print(json.dumps(value, indent=2))
-
-
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; the first column is never shortened, the last one takes the width that is left."""
-    texts = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_for_terminal(titles, texts)
-        return
-    widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
-    for row in (titles, *texts):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_for_terminal(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    last = len(titles) - 1
-    for place, title in enumerate(titles):
-        table.add_column(title, no_wrap=place != last)  # what may wrap gives way first: the last one, cut to a line
-    for row in rows:
-        cells = []
-        for place, (title, cell) in enumerate(zip(titles, row, strict=True)):
-            style = _COLOURS.get(RunStatus.from_string(cell), "") if title == "STATUS" else ""
-            whole = place == 0  # over several lines if need be
-            cells.append(Text(cell, style, no_wrap=not whole, overflow="fold" if whole else "ellipsis"))
-        table.add_row(*cells)
-    Console(highlight=False).print(table)
 
 
 def print_facts(facts: Iterable[tuple[str, object]], indent: str = "") -> None:

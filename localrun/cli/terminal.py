@@ -20,6 +20,11 @@ def width(fd: int = 1) -> int:
         return 80
 
 
+def has_colours(stream: TextIO) -> bool:
+    """True if a stream shows colours: a terminal that can, unless ``NO_COLOR`` says that nobody wants them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
 class StatusLine:
     """A line about how things stand: updated in place on a terminal, elsewhere a line for each change."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun.api.utilization import Utilization, utilization
-from localrun.cli.output import age, print_json, print_table
+from localrun.cli.output import age, print_json, say
+from localrun.cli.table import print_table
+from localrun.engine.placement import Slot, Use
 from localrun.engine.queue import Need, Ticket
 from localrun.errors import LocalrunError
 from localrun.model.sizes import size
@@ -30,21 +33,25 @@ def util(args: Namespace) -> None:
     if args.output == "json":
         print_json(_as_json(now, active))
         return
-    print_table(
-        ("RESOURCE", "TOTAL", "USED", "FREE"),
-        [
-            ("CPUs", *(f"{each:g}" for each in _total_used_free(now, "cpus"))),
-            ("memory", *(size(each) for each in _total_used_free(now, "memory"))),
-        ],
-    )
+    resources: list[tuple[object, ...]] = [
+        ("CPUs", *(f"{each:g}" for each in _total_used_free(now, "cpus"))),
+        ("memory", *(size(each) for each in _total_used_free(now, "memory"))),
+    ]
+    if isinstance(now.gpus, str):
+        say(f"nothing is known of the GPUs: {now.gpus}")
+    elif now.gpus:
+        resources.append(("GPUs", *_gpus(now.gpus)))
+    print_table(("RESOURCE", "TOTAL", "USED", "FREE"), resources)
     print(f"\n{len(active)} active, {len(now.queued)} queued")
     if active:
-        rows = [(t.run, run and run.status, *_needs(t.need), run and age(run.started_at)) for t, run in active]
+        rows = [(t.run, run and run.status, *_needs(t), run and age(run.started_at)) for t, run in active]
         print()
-        print_table(("ACTIVE", "STATUS", "CPUS", "MEMORY", "SINCE"), rows)
+        titles = "ACTIVE", "STATUS", "GPUS", "CPUS", "MEMORY", "SINCE"
+        print_table(titles, rows, expendable=("MEMORY", "CPUS", "SINCE"))
     if now.queued:
         print()
-        print_table(("QUEUED", "CPUS", "MEMORY", "WHY"), [(t.run, *_needs(t.need), why) for t, why in now.queued])
+        queued = [(t.run, *_needs(t), why) for t, why in now.queued]
+        print_table(("QUEUED", "GPUS", "CPUS", "MEMORY", "WHY"), queued, expendable=("MEMORY", "CPUS", "GPUS"))
 
 
 def _total_used_free(now: Utilization, resource: str) -> tuple[float, float, float]:
@@ -52,8 +59,15 @@ def _total_used_free(now: Utilization, resource: str) -> tuple[float, float, flo
     return total, used, max(total - used, 0)
 
 
-def _needs(need: Need) -> tuple[str, str | None]:
-    return f"{need.cpus:g}", size(need.memory) if need.memory else None
+def _gpus(slots: Sequence[Slot]) -> tuple[int, int, int]:
+    """How many there are, are in use or can't be used, and are free."""
+    free = sum(slot.use is Use.FREE for slot in slots)
+    return len(slots), len(slots) - free, free
+
+
+def _needs(ticket: Ticket) -> tuple[int | None, str, str | None]:
+    need = ticket.need
+    return ticket.gpus.number or None, f"{need.cpus:g}", size(need.memory) if need.memory else None
 
 
 def _run(ticket: Ticket) -> Run | None:
@@ -66,23 +80,28 @@ def _run(ticket: Ticket) -> Run | None:
         return None
 
 
+def _asked(ticket: Ticket) -> dict[str, float]:
+    return {"gpus": ticket.gpus.number, **ticket.need._asdict()}
+
+
 def _as_json(now: Utilization, active: list[tuple[Ticket, Run | None]]) -> dict[str, Any]:
     resources = {
         resource: dict(zip(("total", "used", "free"), _total_used_free(now, resource), strict=True))
         for resource in Need._fields
     }
+    known = None if isinstance(now.gpus, str) else dict(zip(("total", "used", "free"), _gpus(now.gpus), strict=True))
     running = [
         {
-            "name": ticket.run, "path": ticket.folder, **ticket.need._asdict(), "status": run and run.status.value,
+            "name": ticket.run, "path": ticket.folder, **_asked(ticket), "status": run and run.status.value,
             "started_at": run and run.started_at and run.started_at.isoformat(),
         }
         for ticket, run in active
     ]  # fmt: skip
     waiting = [
         {
-            "name": ticket.run, "path": ticket.folder, **ticket.need._asdict(), "position": why.position,
+            "name": ticket.run, "path": ticket.folder, **_asked(ticket), "position": why.position,
             "lacking": list(why.lacking), "held_by": list(why.held_by), "kept_for": list(why.kept_for), "why": str(why),
         }
         for ticket, why in now.queued
     ]  # fmt: skip
-    return {**resources, "active": running, "queued": waiting}
+    return {**resources, "gpus": known, "active": running, "queued": waiting}

@@ -40,7 +40,9 @@ class Answer:
             except (AttributeError, KeyError, TypeError) as error:
                 raise ValueError(f"not an answer: {error}") from error
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _take(self, line: Any) -> None:
+        if not isinstance(line, dict):
+            raise TypeError("no object")
         if "gpus" in line:
             self._devices[line["device"]] = [_gpu(fields) for fields in line["gpus"]]
         elif "known" in line:
@@ -51,8 +53,8 @@ class Answer:
             self._said |= line
 
     def inventory(self, silence: str) -> Inventory:
-        """The GPUs, in PCI order; ``silence`` is what is wrong with those of which nothing was said."""
-        if not self.is_whole and "count" not in self._said:
+        """The GPUs, in PCI order; ``silence`` is what is wrong with those of which nothing was said, or with all."""
+        if not self.is_whole and not self._devices:
             return Inventory(problem=silence)
         groups = {number: self._device(number, silence) for number in range(self._said.get("count", 0))}
         gpus = tuple(gpu._replace(index=place) for place, number in enumerate(_order(groups)) for gpu in groups[number])
@@ -72,7 +74,7 @@ def _order(groups: dict[int, list[Gpu]]) -> list[int]:
     """NVML's numbers in PCI order."""
     known = [number for number in groups if groups[number][0].pci_bus_id]
     order = sorted(known, key=lambda number: _bus_order(groups[number][0].pci_bus_id))
-    for number in sorted(groups.keys() - known):  # NVML's own order is most likely the same: it keeps the others' indices
+    for number in sorted(groups.keys() - known):  # NVML's order is most likely the same: the others keep their indices
         order.insert(number, number)
     return order
 

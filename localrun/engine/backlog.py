@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from localrun.engine import room
+from localrun.engine.placement import GpuNeed
 from localrun.engine.queue import WAITING, Dependency, Need, Queue, Ticket
 
 
@@ -93,6 +94,10 @@ class Backlog:
     def wants_gpus(self) -> bool:
         """True if a waiting run needs some."""
         return bool(self._arrived)
+
+    def gpu_needs(self) -> Iterator[GpuNeed]:
+        """What those that need GPUs ask of them, each once."""
+        yield from {self._tickets[name].gpus for name in self._arrived}
 
     def wants_gpus_seen_after(self) -> float:
         """When the last of those arrived that wait for nothing else; minus infinity if none does."""

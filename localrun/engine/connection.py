@@ -59,9 +59,11 @@ def _running(record: Record, folder: RunFolder, rank: int | None) -> int:
     if rank is not None and ranks and rank not in ranks:
         raise RunConfigError(f"rank: run {name} has ranks 0 to {len(ranks) - 1}, not {rank}")
     for each, entry in sorted(ranks.items()):
-        if rank in (None, each) and processes.start_time(entry["pid"]) == entry["start"]:
+        # Both are None of one that had ended before it was noted.
+        if rank in (None, each) and entry["start"] and processes.start_time(entry["pid"]) == entry["start"]:
             return int(entry["pid"])
-    raise RunNotRunningError(f"run {name}: {'no process' if rank is None else f'rank {rank}'} of it is running now")
+    which = "none of its processes is" if rank is None else f"its rank {rank} isn't"
+    raise RunNotRunningError(f"run {name}: {which} running at this moment")
 
 
 def _environment(pid: int, name: str) -> dict[str, str]:

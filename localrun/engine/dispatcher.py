@@ -249,10 +249,11 @@ class Dispatcher:
             from localrun.engine.gpuwatch import GpuWatch
 
             self._gpus = GpuWatch(self._log)
-        gpus, wanted = self._gpus, self._backlog.wants_gpus_seen_after()
-        if wanted > float("-inf") and gpus.seen_at() <= max(wanted, self._roster.freed_at) and gpus.ask():
+        gpus, ours, wanted = self._gpus, self._roster.gpus(), self._backlog.wants_gpus_seen_after()
+        since = max(wanted, self._roster.freed_at)
+        if wanted > float("-inf") and not gpus.is_enough(since, self._backlog.gpu_needs(), ours) and gpus.ask():
             self._poll.register(gpus.fd, select.EPOLLIN)
-        return gpus.seen_at(), gpus.slots(self._roster.gpus())
+        return gpus.seen_at(), gpus.slots(ours)
 
     def _start(self, ticket: Ticket, gpus: tuple[Gpu, ...]) -> None:
         try:

@@ -148,7 +148,8 @@ def check_writable(path: str, uuid: str, fd: int) -> None:
         SystemFailureError: it is not.
     """
     if not os.access(f"/proc/self/fd/{fd}", os.W_OK):
-        raise refused(uuid, f"{path}/{_file_name(uuid)}", "it is not writable for all: its owner or root must remove it")
+        why = "it is not writable for all: its owner or root must remove it"
+        raise refused(uuid, f"{path}/{_file_name(uuid)}", why)
 
 
 def remove(path: str, uuid: str, fd: int) -> None:

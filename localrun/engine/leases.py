@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from localrun import settings
 from localrun.engine import leasefolder
-from localrun.errors import SystemFailureError
 
 _MOST_READ = 1 << 14
 _MOST_SHOWN = 256

@@ -101,7 +101,7 @@ class _Driver:
             return None
 
     def _device(self, number: int) -> None:
-        """Say what a device is, and then how it is, or the MIG instances on it; with the problem, if something fails."""
+        """Say what a device is, and then how it, or each MIG instance on it, is; or the problem if something fails."""
         gpu: dict[str, Any] = {"uuid": "", "name": "", "pci_bus_id": ""}
         try:
             found = self._asked(number, gpu)

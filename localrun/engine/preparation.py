@@ -38,7 +38,8 @@ def main(path: str, resumption: int) -> None:
     record = records.read(folder)
     integrations = record["request"]["integrations"]
     environment = {name: value for name, value in os.environ.items() if name not in (*_GIT_OF_ANOTHER, SYS_PATH)}
-    environment["GIT_TERMINAL_PROMPT"] = "0"
+    # Nobody is there to be asked, and a user's own pip.conf must not lead what is installed out of the run.
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "PIP_USER": "0"}
     _clear(folder, integrations)
     if needs_venv(integrations):
         venv.create(folder.venv, record["python"]["path"])

@@ -295,7 +295,7 @@ class Queue:
         self.wake(name)
 
     def reschedule(self, uid: str, request: Mapping[str, Any]) -> None:
-        """Put what a run's request says of its scheduling into its ticket, and a waiting one where it belongs by now."""
+        """Put what a run's request says of scheduling into its ticket, and a waiting one where it belongs by now."""
         changes = {name: request[name] for name in _SCHEDULING}
         for state in (WAITING, ACTIVE):
             with self.lock():

@@ -10,10 +10,31 @@ if TYPE_CHECKING:
 
 MASTER_ADDR = "127.0.0.1"
 
+# What says which rank a submitter is itself, if a launcher like this one started it. It is not for its runs.
+_OF_A_RANK = {
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "ROLE_RANK", "ROLE_NAME", "NUM_NODES",
+    "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+}  # fmt: skip
+_ELASTIC = "TORCHELASTIC_"
+
 
 def count(request: Mapping[str, Any]) -> int:
     """How many processes a run has."""
     return request.get("nproc_per_node") or 1
+
+
+def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
+    """A submitter's environment, less what makes it a rank."""
+    return {name: value for name, value in environ.items() if name not in _OF_A_RANK and not name.startswith(_ELASTIC)}
+
+
+def defaults(request: Mapping[str, Any]) -> dict[str, str]:
+    """What torchrun sets besides, where the user has not."""
+    if not request.get("nproc_per_node"):
+        return {}
+    # Several processes that each start a thread for every core would be in each other's way.
+    threads = {"OMP_NUM_THREADS": "1"} if count(request) > 1 else {}
+    return threads | {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
 
 
 def environment(record: Mapping[str, Any], rank: int, resumption: int) -> dict[str, str]:
@@ -26,7 +47,7 @@ def environment(record: Mapping[str, Any], rank: int, resumption: int) -> dict[s
             "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "ROLE_WORLD_SIZE": world, "GROUP_WORLD_SIZE": 1,
             "NUM_NODES": 1, "ROLE_NAME": "default",
             "TORCHELASTIC_RUN_ID": record["name"], "TORCHELASTIC_RESTART_COUNT": resumption,
-            "TORCHELASTIC_MAX_RESTARTS": request["max_retries"],
+            "TORCHELASTIC_MAX_RESTARTS": request["max_retries"], "TORCHELASTIC_USE_AGENT_STORE": False,
         }  # fmt: skip
     else:
         world = len(gpus) or 1

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Collection
 
 from localrun import files
+from localrun.engine.queue import Queue
 from localrun.engine.surroundings import CONFIDENTIAL
 from localrun.errors import SecretExistsError, SecretNotFoundError, SystemFailureError
 from localrun.model.secret import MOUNTED, Secret
@@ -29,6 +30,7 @@ class SecretFolder:
     """The secrets of one home folder."""
 
     def __init__(self, home: str) -> None:
+        self._home = home
         self.path = f"{home}/secrets"
 
     def names(self) -> list[str]:
@@ -114,7 +116,9 @@ class SecretFolder:
             except SecretNotFoundError:
                 if names is None:
                     continue  # deleted this moment
-                raise
+                raise SecretNotFoundError(
+                    f"secret {name}: it was deleted after the run was submitted: create it and start the run again"
+                ) from None
             assert isinstance(secret.value, bytes), "asked for"
             is_mounted = secret.secret_type == MOUNTED
             variables[secret.variable] = f"{self.path}/{name}/secret" if is_mounted else os.fsdecode(secret.value)
@@ -123,6 +127,7 @@ class SecretFolder:
 
     def _changing(self) -> files.ByteLock:
         """The lock under which secrets change, held, with what a killed process left half-made cleared away."""
+        Queue(self._home).prepare()  # which sees to it that no other user can put something else in our folder's place
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.close(_open(self.path, _FOLDER))

@@ -29,9 +29,14 @@ def check_can_start() -> None:
 
 
 def ensure(queue: Queue) -> None:
-    """Start a dispatcher unless one is alive. Returns at once; the dispatcher reads the queue when it is up."""
+    """Start a dispatcher unless one is alive. Returns at once; the dispatcher reads the queue when it is up.
+
+    Raises:
+        SystemFailureError: this process doesn't know its interpreter. OSError: the system can't start it now.
+    """
     if queue.dispatcher_pid() is not None:
         return
+    check_can_start()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # Not a part of the run it may be started from, nor marked as one.
     environ = surroundings.environment()

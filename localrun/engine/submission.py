@@ -65,7 +65,6 @@ def submit(
 def _check_settings() -> None:
     """Refuse here what the dispatcher could tell nobody."""
     settings.idle_seconds()
-    settings.managed_gpus()
     service.check_can_start()
 
 
@@ -148,11 +147,12 @@ def archive(path: str, uid: str) -> str:
     parent, base = os.path.split(path)
     if os.path.basename(parent) == ARCHIVE:
         return path
-    os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
     target = f"{parent}/{ARCHIVE}/{base}.{uid}"
     # Whoever writes to its record meanwhile finds that it is gone.
-    with records.held(RunFolder(path)), journal.Change(path), journal.Change(target):
-        os.rename(path, target)
+    with records.held(RunFolder(path)), journal.Change(path):
+        os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
+        with journal.Change(target):
+            os.rename(path, target)
     return target
 
 

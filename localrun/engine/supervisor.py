@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from localrun import files
 from localrun.engine import conclusion, outcome, processes, ranks, signals, surroundings
+from localrun.engine.exits import Exits
 from localrun.engine.holdings import Holdings
 from localrun.engine.launchers import launcher_of
 from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
@@ -68,6 +69,7 @@ class Supervisor:
         self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
+        self._order: Exits | None = None
         self._outcomes: dict[int, Ending] = {}  # rank → how it ended
         self._failed: int | None = None  # the first rank that did
         self._is_preparing = False  # integrations are at work, or have failed
@@ -101,14 +103,17 @@ class Supervisor:
                 cause = self._watch(record)
         except CannotStartError as error:
             cause, ending = None, outcome.failed_to_start(str(error))
+        if self._telemetry is not None:  # first, because what asks the driver is a child of ours, too
+            self._telemetry.close()
+            self._telemetry = None
         left = self._reap()
         if cause or left:
             self._terminate(launcher, record, cause)
         self._clock.stop()
-        if self._telemetry is not None:
-            self._telemetry.close()
-            self._telemetry = None
-        self._finish_with_all(launcher, record, cause, ending or self._ending(record, cause))
+        ending = ending or self._ending(record, cause)
+        if self._order is not None:
+            self._order.close()
+        self._finish_with_all(launcher, record, cause, ending)
 
     def recover(self, dispatcher: int) -> None:
         """End a run whose supervisor was lost: its processes first, then its record."""
@@ -124,6 +129,7 @@ class Supervisor:
         self._held.take_again(record)
         launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
         self._terminate(launcher, record, cause)
+        self._held.take_again(record)
         self._finish_with_all(launcher, record, cause, outcome.stopped(cause, {}))
 
     # -- starting ---------------------------------------------------------------------------------------------------
@@ -181,8 +187,11 @@ class Supervisor:
 
     def _start(self, record: Record, launcher: ProcessLauncher, context: Mapping[str, Any]) -> None:
         """Start the ranks and enter RUNNING."""
+        self._order = Exits()
         for rank in range(ranks.count(record["request"])):
-            self._ranks[launcher.start(rank, records.resumption_index(record), context)] = rank
+            pid = launcher.start(rank, records.resumption_index(record), context)
+            self._ranks[pid] = rank
+            self._order.add(pid, rank)
         self._enter_running(record)
 
     def _enter_running(self, record: Record) -> None:
@@ -240,8 +249,8 @@ class Supervisor:
 
     def _find_failed(self, record: Mapping[str, Any]) -> bool:
         """True if a rank has failed; the first one that did is kept in mind."""
-        new = self._exits.keys() - self._outcomes.keys()
-        for rank in sorted(new):
+        order = list(self._exits) if self._order is None else self._order.in_order()
+        for rank in [rank for rank in order if rank in self._exits and rank not in self._outcomes]:
             self._outcomes[rank] = self._ended(record, rank)
             if self._failed is None and self._outcomes[rank].status is not RunStatus.COMPLETED:
                 self._failed = rank
@@ -252,6 +261,7 @@ class Supervisor:
             return outcome.command_ended(self._exits[rank], rank)
         said = self._outcome(records.resumption_index(dict(record)), rank)
         if self._is_preparing:
+            files.remove(self._folder.outcome(records.resumption_index(dict(record)), rank))
             return outcome.preparation_ended(self._exits[rank], said)
         return outcome.function_ended(self._exits[rank], said, rank)
 
@@ -372,7 +382,7 @@ class Supervisor:
         self._held.release()
         if record is None:
             return
-        if (record["fn_name"] is not None or self._is_preparing) and record["resumptions"]:
+        if record["fn_name"] is not None and record["resumptions"]:
             for rank in range(ranks.count(record["request"])):
                 files.remove(self._folder.outcome(records.resumption_index(record), rank))
         if again:

@@ -1,7 +1,8 @@
 """What a run uses while it works: CPU, memory and GPUs of all its processes, a row every few seconds.
 
 Sampling is rare enough to cost less than half a percent of a core: rows come quickly at first and then every ten
-seconds, and where a look at the machine takes long they come more rarely still. A disk that refuses a row loses it.
+seconds, the driver is asked for some of them, and whatever costs more CPU is done more rarely still. A row waits for
+the driver's answer until the next one is due, which then gets it. A disk that refuses a row loses it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from localrun.engine.gpus import Inventory
     from localrun.engine.probe import Probe
 
 _FIRST_S, _LAST_S = 1.0, 10.0
 _GROWTH = 1.5
-# So many times what a sample took passes before the next one.
-_REST = 250
+# So many times the CPU that a look at the processes, or a question to the driver, took passes before the next one.
+_REST = 400
+_ASK_FIRST_S, _ASK_LAST_S = 10.0, 30.0
+_KILLED_S = 0.2
 
 
 class Telemetry:
@@ -37,9 +41,8 @@ class Telemetry:
         self._next = time.monotonic() + self._pause
         self._cpu = time.monotonic(), 0.0  # when, and the seconds of CPU by then
         self._probe: Probe | None = None
-        self._asked = 0.0
         self._ask_next = 0.0
-        self._row: dict[str, Any] | None = None  # a row that waits for what the driver says
+        self._row: dict[str, Any] | None = None  # one that waits for what the driver says
 
     @property
     def fd(self) -> int:
@@ -53,26 +56,30 @@ class Telemetry:
     def sample(self) -> None:
         """Take the row that is due, or the driver's answer to the last one."""
         if self._probe is not None:
-            self._hear()
-        began = time.monotonic()
-        if began < self._next:
+            self._hear(self._probe)
+        now = time.monotonic()
+        if now < self._next:
             return
-        row = self._look(began)
-        self._pause = max(min(self._pause * _GROWTH, _LAST_S), _REST * (time.monotonic() - began))
-        self._next = began + self._pause
-        if self._gpus and self._probe is None and began >= self._ask_next and self._ask():
-            self._row = row
-        else:
-            self._write(row)
+        self._write_waiting()
+        began = time.thread_time()
+        self._row = self._look(now)
+        self._pause = max(min(self._pause * _GROWTH, _LAST_S), _REST * (time.thread_time() - began))
+        self._next = now + self._pause
+        if self._gpus and self._probe is None and now >= self._ask_next:
+            self._ask(now)
+        if self._probe is None:
+            self._write_waiting()
 
     def close(self) -> None:
-        """The run has ended: write what was not yet, and leave the driver alone."""
+        """The run has ended: write what was not yet, and have no process left that asks the driver."""
         if self._probe is not None:
+            from localrun.engine.probe import is_stuck
+
             self._probe.give_up()
             self._probe.close()
             self._probe = None
-        if self._row is not None:
-            self._write(self._row)
+            is_stuck(_KILLED_S)
+        self._write_waiting()
 
     def _look(self, now: float) -> dict[str, Any]:
         everything = processes.snapshot()
@@ -85,41 +92,41 @@ class Telemetry:
         rss = sum(size for _, size in used)
         return {"time": records.now(), "cpu_percent": round(percent, 1), "rss": rss, "gpus": []}
 
-    def _ask(self) -> bool:
+    def _ask(self, now: float) -> None:
         from localrun.engine.probe import Probe, is_stuck
 
+        self._ask_next = now + _ASK_LAST_S
         if is_stuck():
-            return False
+            return
         try:
-            self._probe, self._asked = Probe.start(), time.monotonic()
+            self._probe = Probe.start()
         except OSError:
-            return False
-        return True
+            return
 
-    def _hear(self) -> None:
-        assert self._probe is not None
-        now = time.monotonic()
-        found = self._probe.read()
-        if found is None and now >= self._probe.deadline:
-            found = self._probe.give_up()
+    def _hear(self, probe: Probe) -> None:
+        found, now = probe.read(), time.monotonic()
+        if found is None and now >= probe.deadline:
+            found = probe.give_up()
         if found is None:
             return
-        self._probe.close()
+        if probe.cost:
+            self._ask_next = now + min(max(_REST * probe.cost, _ASK_FIRST_S), _ASK_LAST_S)
+        probe.close()
         self._probe = None
-        self._ask_next = now + _REST * (now - self._asked)
-        row, self._row = self._row, None
-        if row is not None:
-            row["gpus"] = [
-                {
-                    "uuid": gpu.uuid, "utilization": gpu.utilization, "memory_used": gpu.memory_used,
-                    "processes": len(gpu.processes),
-                }
-                for gpu in found.gpus if gpu.uuid in self._gpus
-            ]  # fmt: skip
-            self._write(row)
+        if self._row is not None:
+            self._row["gpus"] = self._in_row(found)
+            self._write_waiting()
 
-    def _write(self, row: dict[str, Any]) -> None:
-        self._row = None
+    def _in_row(self, found: Inventory) -> list[dict[str, Any]]:
+        return [
+            {"uuid": gpu.uuid, "utilization": gpu.utilization, "memory_used": gpu.memory_used}
+            for gpu in found.gpus if gpu.uuid in self._gpus and gpu.problem is None
+        ]  # fmt: skip
+
+    def _write_waiting(self) -> None:
+        row, self._row = self._row, None
+        if row is None:
+            return
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)

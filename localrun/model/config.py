@@ -306,18 +306,22 @@ def _from_pairs(pairs: list[Any]) -> dict[str, Any]:
     return named
 
 
+def hint(key: Any, allowed: Sequence[str], names: Mapping[str, str] | None = None) -> str:
+    """What a key may have been meant to be, else what is allowed; ``names`` are more it may be, with their meaning."""
+    import difflib
+
+    meant = {**(names or {}), **{name: name for name in allowed}}
+    close = difflib.get_close_matches(str(key), meant, 1)
+    return f": did you mean {meant[close[0]]!r}?" if close else f": allowed are {', '.join(allowed)}"
+
+
 def _hint(key: Any, part: str | None) -> str:
-    """What a key may have been meant to be, else what is allowed: ``part``'s own keys bare and others with their place.
+    """The hint on a key of a part: its own keys go by their bare names, others with their place.
 
     For an attribute ``part`` is None: there every key goes by its bare name.
     """
-    import difflib
-
     places = {key: f"{place}.{key}" if place else key for place, keys in _KEYS.items() for key in keys}
-    own = _KEYS[part] if part is not None else places
-    names = places | {key: key for key in own}
-    close = difflib.get_close_matches(str(key), names, 1)
-    return f": did you mean {names[close[0]]!r}?" if close else f": allowed are {', '.join(own)}"
+    return hint(key, _KEYS[part] if part is not None else tuple(places), places)
 
 
 def _warn_older(old: str, new: str) -> None:

@@ -75,6 +75,11 @@ def resumption_index(record: Record) -> int:
     return max(len(record["resumptions"]) - 1, 0)
 
 
+def latest_attempt(record: Record) -> int:
+    """The number of the attempt that is under way or was the last; of a run that is started again, of the next one."""
+    return max(resumption_index(record), int(record["first_resumption"]))
+
+
 def advance(
     record: Record, to: RunStatus, *, reason: str | None = None, message: str | None = None, at: str | None = None
 ) -> None:

@@ -187,18 +187,24 @@ def _with_gpus_settled(values: dict[str, Any]) -> dict[str, Any]:
         if gpus:
             raise RunConfigError(f"compute.gpu_type: {gpu_type!r} asks for no GPU, and compute.gpus for {gpus}")
         gpu_type = None
-    values = {"cpus": 0.0 if gpus else 1.0} | values | {"gpu_type": gpu_type or None}
+    for name, value in (("gpu_type", gpu_type), ("gpu_memory", values.get("gpu_memory"))):
+        if value and "gpus" not in values:  # an explicit 0 is a run that tries without
+            raise RunConfigError(f"compute.{name}: says which GPUs, and compute.gpus not how many: set that, too")
+    kind = {"gpu_type": gpu_type or None} if gpus else {"gpu_type": None, "gpu_memory": 0}
+    values = {"cpus": 0.0 if gpus else 1.0} | values | kind
     ranks = values.get("nproc_per_node")
     if ranks == "gpu":
         if not gpus:
             raise RunConfigError("compute.nproc_per_node: 'gpu' starts a process for each GPU: set compute.gpus")
         values["nproc_per_node"] = ranks = gpus
+    share = gpus
     if values.get("gpu_binding") == "rank":
         if gpus % (ranks or 1):
             raise RunConfigError(f"compute.gpu_binding: {gpus} GPUs can't be divided among {ranks} ranks")
-    elif gpus > 1 and "mig" in (gpu_type or "").lower():
+        share = gpus // (ranks or 1)
+    if share > 1 and "mig" in (gpu_type or "").lower():
         raise RunConfigError(
-            f"compute.gpus: CUDA gives a process one MIG instance, not {gpus}: "
+            f"compute.gpus: CUDA gives a process one MIG instance, not {share}: "
             "set compute.gpu_binding to 'rank' and compute.nproc_per_node to 'gpu'"
         )
     return values
@@ -278,6 +284,12 @@ def _runs(value: Any, field: str) -> list[Any]:
     if not isinstance(value, list):
         raise _refuse(field, "a list of runs", value)
     return [each if hasattr(each, "run_uid") else validate_name(each, f"{field}[{i}]") for i, each in enumerate(value)]
+
+
+def _gpu_type(value: Any, field: str) -> str:
+    if not any(character.isascii() and character.isalnum() for character in _text(value, field)) and value != "":
+        raise _refuse(field, "a word of a GPU's name, such as 'h100', or 'none'", value)
+    return str(value)
 
 
 def _priority(value: Any, field: str) -> str:
@@ -378,7 +390,7 @@ _RULES: dict[str, _Rule] = {
     "compute.cluster": _text,
     "compute.instance": _text,
     "compute.nodes": _one_node,
-    "compute.gpu_type": _text,
+    "compute.gpu_type": _gpu_type,
     "compute.gpus": _number(whole=True),
     "compute.gpu_memory": parse_size,
     "compute.gpu_binding": _one_of("all", "rank"),

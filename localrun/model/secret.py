@@ -27,6 +27,8 @@ class Secret:
     is text or, if mounted, bytes too; None in lists, which show no values, and in pickles and copies.
     """
 
+    _columns = ("name", "secret_type", "key", "mount_path")  # of a list of them; never the value
+
     def __init__(
         self,
         name: str,

@@ -15,7 +15,8 @@ import localrun
 from localrun import RunStatus
 
 _EXPORTED = [getattr(localrun, name) for name in localrun.__all__]
-CALLS: list[Callable[..., Any]] = [each for each in _EXPORTED if each.__module__ == "localrun.api.runs"]
+_HOMES = ("localrun.api.runs", "localrun.api.runlogs")
+CALLS: list[Callable[..., Any]] = [each for each in _EXPORTED if each.__module__ in _HOMES]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
@@ -38,7 +39,7 @@ def test_every_call_gives_a_future_when_asked(home: Home) -> None:
         localrun.stop_runs: (["run"],),
         localrun.start_run: ("run",),
         localrun.start_runs: ([],),
-        localrun.update_run: (submit("updated", "sleep 1000", cpus=0), {"priority": "low"}),
+        localrun.update_run: (submit("updated", "sleep 1000", cpus=0), ),
         localrun.follow_run_logs: ("run",),
         localrun.create_run: (localrun.RunConfig(name="other", command="true"),),
         localrun.delete_run: ("updated",),

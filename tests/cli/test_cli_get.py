@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -130,3 +131,16 @@ def test_bad_input_is_refused(home: Home, tmp_path: Path) -> None:
     assert "no run at" in refused("get", "run", f"{tmp_path}/nowhere", code=1)
     assert "'a b' has ' '" in refused("get", "run", "a b")
     assert not home.path.exists()
+
+
+def test_clusters(home: Home) -> None:
+    header, row = ok("get", "clusters").text.splitlines()
+    assert header.split() == ["NAME", "ACTIVE", "QUEUED", "GPUS", "FREE", "CPUS", "MEMORY", "INSTANCE"]
+    assert row.split()[:3] == [os.uname().nodename, "0", "0"]
+    assert ok("get", "clusters", "a", "b", "-o", "name").text == "a\nb\n"
+    ok("run", "--name", "run", "--", "sleep 1000")
+    ok("wait", "run", "--status", "RUNNING")
+    [cluster] = json.loads(ok("get", "cluster", "-o", "json", COLUMNS="20").out)
+    [run] = cluster["utilization"]["active_runs_by_user"]
+    assert (run["name"], run["status"], run["created_at"][-6:]) == ("run", "RUNNING", "+00:00")
+    ok("stop", "run", "run")

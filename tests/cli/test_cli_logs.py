@@ -145,3 +145,14 @@ def test_bad_input_is_refused(home: Home, tmp_path: Path) -> None:
     ok("run", "--follow", "--name", "it", "--", "true")
     assert "--prev" in refused("logs", "it", "--prev")
     wait_until(lambda: home.status("it") == "COMPLETED")
+
+
+def test_a_run_started_again_that_waits_has_no_output_yet(home: Home, tmp_path: Path) -> None:
+    ok("run", "--follow", "--name", "it", "--", "echo try $RESUMPTION_INDEX")
+    go = block(tmp_path)
+    ok("run", "-r", "it")
+    assert ok("logs", "it").text == ""
+    assert ok("logs", "it", "--prev").text == "try 0\n"
+    go.touch()
+    ok("wait", "it", "blocker")
+    assert ok("logs", "it").text == "try 1\n"

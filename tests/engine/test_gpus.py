@@ -25,9 +25,10 @@ from fakenvml import (
 from support import look, wait_until
 
 from localrun import settings
-from localrun.engine import probe
-from localrun.engine.gpus import Gpu, GpuProcess, Inventory, decode, foreign, matches, types
-from localrun.engine.probe import Probe, inventory, is_stuck, may_have_gpus
+from localrun.engine import probe, processes
+from localrun.engine.answer import Answer
+from localrun.engine.gpus import Gpu, GpuProcess, Inventory, foreign, matches, types
+from localrun.engine.probe import Probe, ask, inventory, is_stuck, may_have_gpus
 from localrun.errors import RunConfigError
 
 
@@ -247,16 +248,18 @@ def test_a_process_that_ends_without_an_answer(nvml: FakeNvml, tmp_path: Path, m
     for text in ("", "print('hello')", "import os; os.write(3, b'{}')", "import os; os.write(3, b'{\"gpus\": [{}]}')"):
         program = tmp_path / "program.py"
         program.write_text(text)
-        monkeypatch.setattr(probe, "_PROGRAM", str(program))
+        monkeypatch.setattr(processes, "DRIVER_PROGRAM", str(program))
         found = inventory()
         assert found.gpus == ()
         assert found.problem is not None and "without an answer" in found.problem
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b"{", b"{}", b'{"gpus": 3}', b'{"gpus": [3]}', b'{"gpus": [], "x": 1}'])
-def test_what_is_no_inventory_is_refused(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "line", [b"[]", b"{", b'{"gpus": 3}', b'{"device": 0, "gpus": [3]}', b'{"cost": "x"}', b"\xff"]
+)
+def test_what_is_no_answer_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
-        decode(answer)
+        Answer().add(line + b"\n")
 
 
 # -- a driver that hangs ----------------------------------------------------------------------------------------------
@@ -447,14 +450,11 @@ def test_the_bad_entries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.managed_gpus()
 
 
-def test_a_loop_is_told_of_bad_entries_in_the_answer(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml.add_gpu()
-    monkeypatch.setenv("LOCALRUN_GPUS", "all")
-    asked = Probe.start()
-    found = wait_until(asked.read)
-    asked.close()
-    assert found.gpus == ()
-    assert found.problem is not None and "LOCALRUN_GPUS" in found.problem
+def test_the_machine_is_asked_about_all_of_them(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the dispatcher does, which serves submitters that manage others."""
+    nvml.add_gpus(2)
+    monkeypatch.setenv("LOCALRUN_GPUS", "1")
+    assert [gpu.index for gpu in ask().gpus] == [0, 1]
 
 
 # -- which GPU does ---------------------------------------------------------------------------------------------------
@@ -475,7 +475,9 @@ A100, MIG = "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
     [
         ("h100", H100, True), ("H100", H100, True), ("nvidia h100", H100, True), ("NVIDIA-H100-80GB-HBM3", H100, True),
         (H100, H100, True), ("h100_80gb", H100, True), ("h100 hbm3", H100, True), ("h10080gb", H100, True),
-        ("", H100, True), ("h10", H100, False), ("100", H100, False), ("hbm3 h100", H100, False),
+        ("", H100, True),
+        ("h 100", H100, True), ("H 100 80 GB", H100, True), ("h 1", H100, False),
+        ("h10", H100, False), ("100", H100, False), ("hbm3 h100", H100, False),
         ("h100-94gb", H100, False),
         ("a100", A100, True), ("a100_40gb", A100, True), ("a100-sxm4", A100, True), ("a100 80gb", A100, False),
         ("a100", "NVIDIA A1000", False), ("a100", "NVIDIA RTX A1000 Laptop GPU", False), ("a10", A100, False),

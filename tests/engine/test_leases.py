@@ -523,7 +523,7 @@ def test_the_choice_that_changes_meanwhile_is_made_again(
 
 def test_a_folder_that_is_set_is_the_only_one(folder: Path) -> None:
     folder.touch()
-    with pytest.raises(SystemFailureError, match=r"LOCALRUN_LEASE_DIR: GPUs can't be leased: .*Not a directory"):
+    with pytest.raises(SystemFailureError, match=r"LOCALRUN_LEASE_DIR: GPUs and ports can't be leased: .*Not a directory"):
         take()
     folder.unlink()
     folder.symlink_to(tempfile.gettempdir())

@@ -57,6 +57,40 @@ class Computed(Exception):
         return int(self.args[0])
 
 
+class OwnFile(OSError):
+    def __init__(self, *, name: str) -> None:
+        super().__init__(2, "No such file", name)
+        self.kept = name
+
+
+class OwnImport(ImportError):
+    def __init__(self, module: str, *, hint: str) -> None:
+        super().__init__(f"no {module}", name=module)
+        self.hint = hint
+
+
+class Parse(SyntaxError):
+    pass
+
+
+class Decode(UnicodeDecodeError):
+    pass
+
+
+class Done(StopIteration):
+    pass
+
+
+class Slotted(Exception):
+    __slots__ = ("size",)
+
+
+def slotted() -> Exception:
+    error = Slotted("text")
+    error.size = 3
+    return error
+
+
 def noted() -> Exception:
     error = KeywordsOnly(1, "noted", retry=True)
     error.add_note("a note")
@@ -69,6 +103,13 @@ CASES: dict[str, Callable[[], Exception]] = {
     "__new__": lambda: OwnNew(1, 2),
     "property": lambda: Computed(size=7),
     "note": noted,
+    "OSError's own": lambda: OwnFile(name="there"),
+    "ImportError's own": lambda: OwnImport("package", hint="install it"),
+    "SyntaxError's own": lambda: Parse("bad", ("file", 1, 2, "text", 1, 3)),
+    "UnicodeDecodeError's own": lambda: Decode("utf8", b"a", 0, 1, "reason"),
+    "StopIteration's own": lambda: Done(3),
+    "slots": slotted,
+    "native beside own": lambda: ExceptionGroup("g", [KeyError(1), SyntaxError("bad", ("f", 1, 2, "t", 1, 3))]),
     "group": lambda: ExceptionGroup("several", [KeywordsOnly(1, "x", retry=False), KeyError("y"), OwnNew(1, 2)]),
     "groups in a group": lambda: ExceptionGroup("outer", [ExceptionGroup("inner", [MoreThanItKeeps(1, 2)])]),
     "own group": lambda: OwnGroup("several", [KeywordsOnly(1, "x", retry=False)], "label"),
@@ -84,7 +125,7 @@ def told(error: BaseException) -> tuple[Any, ...]:
     inner = [told(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else None
     native = [
         getattr(error, name, None)
-        for name in ("filename", "filename2", "errno", "name", "path", "reason", "start", "object", "size")
+        for name in ("filename", "filename2", "errno", "name", "path", "reason", "start", "object", "size", "value", "msg", "lineno")
     ]
     return type(error), str(error), error.args if inner is None else error.args[0], vars(error), native, inner
 

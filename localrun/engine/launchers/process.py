@@ -126,19 +126,20 @@ class ProcessLauncher:
     def _environment(self, rank: int, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
         """The submitter's environment, the run's `env_variables` over it, localrun's own over both."""
         name, is_function = self._record["name"], self._record["fn_name"] is not None
-        environment: dict[str, str] = {**context["environ"]}
+        request = self._record["request"]
+        environment: dict[str, str] = ranks.defaults(request) | ranks.without_ranks(context["environ"])
         if not is_function:
             environment.setdefault("PYTHONUNBUFFERED", "1")
         else:
             environment[SYS_PATH] = "\n".join(self._record["python"]["path"])
-        environment.update(self._record["request"]["env_variables"])
+        environment.update(request["env_variables"])
         environment.update({
             processes.MARK: self._record["uid"],
             "RUN_NAME": name,
             "LOCALRUN_RUN_NAME": name,
             "LOCALRUN_RUN_DIR": self._folder.path,
             "LOCALRUN_CHECKPOINT_DIR": self._folder.checkpoints,
-            "LOCALRUN_STOP_GRACE_S": f"{self._record['request']['stop_grace']:g}",
+            "LOCALRUN_STOP_GRACE_S": f"{request['stop_grace']:g}",
             "RESUMPTION_INDEX": str(resumption),
             "PARAMETERS": self._folder.parameters,
         })  # fmt: skip

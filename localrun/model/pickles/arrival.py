@@ -27,12 +27,24 @@ _HEAPTYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made by Python code
 _unhooking = threading.Lock()
 
 
-def exception_without_init(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """An exception as it was, without its ``__init__`` and ``__new__``, which may want other arguments than it kept."""
-    native = next(base for base in cls.__mro__ if not base.__flags__ & _HEAPTYPE)
-    error: BaseException = native.__new__(cls, *args)
-    error.args = args
+def exception_without_init(
+    cls: type[BaseException], made_of: tuple[Any, ...], args: tuple[Any, ...]
+) -> BaseException:
+    """An exception as it was, without the user's ``__init__`` and ``__new__``, which may want other arguments.
+
+    ``made_of`` is what Python's own exception, of which it is a kind, would be made of.
+    """
+    native: Any = next(base for base in cls.__mro__ if not is_users(base))
+    error: BaseException = native.__new__(cls, *made_of)
+    native.__init__(error, *made_of)
+    if error.args != args:
+        error.args = args
     return error
+
+
+def is_users(cls: type) -> bool:
+    """True for a class that was made by Python code."""
+    return bool(cls.__flags__ & _HEAPTYPE)
 
 
 class Arrival:

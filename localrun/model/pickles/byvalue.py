@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from cloudpickle import cloudpickle
 
 from localrun.model.identity.codeid import is_user_module
-from localrun.model.pickles.arrival import exception_without_init, find_class
+from localrun.model.pickles.arrival import exception_without_init, find_class, is_users
 from localrun.model.pickles.carried import PARENT
 
 Reduced = tuple[Any, ...]
@@ -98,9 +98,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_named_type(obj)
         if hasattr(kind, "__reduce_by_value__"):
             return obj.__reduce_by_value__()
-        if issubclass(kind, BaseException) and kind.__reduce__ is BaseException.__reduce__:
-            # Without a call of its __init__, which often takes other arguments than those it passes on.
-            return exception_without_init, (kind, obj.args), vars(obj) or None
+        if issubclass(kind, BaseException) and is_users(kind) and not isinstance(kind.__reduce__, types.FunctionType):
+            return _reduce_exception(obj)
         return super().reducer_override(obj)
 
     def _dynamic_function_reduce(self, func: types.FunctionType) -> Reduced:
@@ -183,6 +182,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             mine = isinstance(module, types.ModuleType) and not _must_be_imported(module) and is_user_module(module)
             self._user_modules[name] = module if mine else None
         return self._user_modules[name]
+
+
+def _reduce_exception(error: BaseException) -> Any:
+    """An exception without a call of its ``__init__``, which often takes other arguments than those it passes on."""
+    _, made_of, *native = typing.cast(Any, error.__reduce__())
+    attributes = object.__getstate__(error)
+    own, slots = attributes if isinstance(attributes, tuple) else (attributes, None)
+    state = {**(native[0] if native else {}), **(own or {}), **(slots or {})}
+    return exception_without_init, (type(error), made_of, error.args), state or None
 
 
 def _must_be_imported(module: types.ModuleType) -> bool:

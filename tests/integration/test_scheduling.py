@@ -1,0 +1,56 @@
+"""What the scheduling fields promise, with real runs: attempts, delays, time limits, places in the queue."""
+
+from __future__ import annotations
+
+from support import CPUS, Home, execute, submit, wait_until
+
+import localrun
+from localrun import RunStatus
+
+
+def test_a_run_that_fails_twice_completes_and_nobody_saw_it_end_before(home: Home) -> None:
+    run = submit("run", "test $RESUMPTION_INDEX = 2", max_retries=2)
+    seen = []
+    wait_until(lambda: seen.append(home.status("run")) or seen[-1] == "COMPLETED", 60)
+    assert not {"FAILED", "STOPPED"}.intersection(seen)
+    assert run.wait(60).status is RunStatus.COMPLETED
+    assert [each.status for each in run.resumptions] == [RunStatus.FAILED, RunStatus.FAILED, RunStatus.COMPLETED]
+    assert (len(run.resumptions), run.resumption_count) == (3, 2)
+    first, second, third = run.resumptions
+    assert (second.started_at - first.ended_at).total_seconds() >= 0.9
+    assert (third.started_at - second.ended_at).total_seconds() >= 1.9
+
+
+def test_a_short_run_slips_in_before_a_big_one_that_waits(home: Home) -> None:
+    assert CPUS >= 2
+    holder = submit("holder", "exec sleep 1000", cpus=1, max_duration=1, stop_grace=1)
+    localrun.wait_for_run_status(holder, "RUNNING")
+    big = submit("big", "true", cpus=CPUS)
+    endless = submit("endless", "true", cpus=1)
+    long = submit("long", "true", cpus=1, max_duration=2)
+    short = submit("short", "true", cpus=1, max_duration=0.5, stop_grace=1)
+    assert short.wait(30).status is RunStatus.COMPLETED
+    assert {run.refresh().status for run in (big, endless, long)} == {RunStatus.QUEUED}
+    holder.stop()
+    assert big.wait(30).started_at < min(endless.wait(30).started_at, long.wait(30).started_at)
+
+
+def test_a_waiting_run_is_moved_by_its_priority(home: Home) -> None:
+    holder = submit("holder", "exec sleep 1000", cpus=CPUS)
+    localrun.wait_for_run_status(holder, "RUNNING")
+    first, second = (submit(name, "true", cpus=CPUS, priority="low") for name in ("first", "second"))
+    localrun.update_run(second, {"priority": "high"})
+    holder.stop()
+    assert second.wait(30).started_at < first.wait(30).started_at
+    assert second.priority == "high"
+
+
+def test_a_change_while_it_runs_counts_for_its_next_attempt(home: Home) -> None:
+    run = submit("run", "test $RESUMPTION_INDEX = 1 || { sleep 1; exit 1; }", cpus=CPUS, priority="low", max_retries=1)
+    localrun.wait_for_run_status(run, "RUNNING")
+    localrun.update_run(run, {"priority": "high", "max_duration": 1})
+    wait_until(lambda: home.status("run") == "QUEUED")
+    [ticket] = home.tickets("waiting")
+    assert ticket.startswith("0-")
+    assert execute("other", "true").status is RunStatus.COMPLETED
+    assert run.wait(30).status is RunStatus.COMPLETED
