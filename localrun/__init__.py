@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from typing import Any
 
+    from localrun.api.account import initialize, set_api_key
     from localrun.api.clusters import Cluster, get_cluster, get_clusters
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
@@ -64,6 +65,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
 __version__ = "0.1.0"
 
 _HOMES = {
+    "localrun.api.account": ("initialize", "set_api_key"),
     "localrun.api.clusters": ("Cluster", "get_cluster", "get_clusters"),
     "localrun.api.executor": ("Executor",),
     "localrun.api.function": ("Function", "function"),
@@ -81,8 +83,8 @@ _HOMES = {
     "localrun.api.watching": ("watch_run_status",),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
-        "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError", "RunExistsError", "RunFailedError",
-        "RunNotFoundError", "RunNotRunningError", "RunStatusNotReached", "RunStoppedError",
+        "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError",
+        "RunExistsError", "RunFailedError", "RunNotFoundError", "RunNotRunningError", "RunStatusNotReached", "RunStoppedError",
         "SecretExistsError", "SecretNotFoundError", "SystemFailureError",
     ),
     "localrun.model.config": ("ComputeConfig", "RunConfig", "SchedulingConfig"),
@@ -138,7 +140,9 @@ __all__ = [
     "get_runs",
     "get_secrets",
     "gpus",
+    "initialize",
     "run",
+    "set_api_key",
     "start_run",
     "start_runs",
     "stop_run",

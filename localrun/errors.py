@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class LocalrunError(Exception):
     """Base of all errors: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
 
-    def __init__(self, status: int = 500, message: str = "Unknown error", description: str | None = None) -> None:
+    def __init__(self, status: int = 500, message: str = "Unknown Error", description: str | None = None) -> None:
         super().__init__(status, message, description)
         self.status = status
         self.message = message

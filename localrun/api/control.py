@@ -69,6 +69,7 @@ def restart(queue: Queue, folder: RunFolder) -> Record:
 
 def move_to_archive(queue: Queue, folder: RunFolder) -> RunFolder:
     """Take an ended run out of the list of runs."""
+    queue.prepare()  # where the run was put by hand, there may be none yet
     with queue.lock():
         record = records.read(folder)
         if not records.status(record).is_terminal():
@@ -85,6 +86,7 @@ def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> Ru
     def change(record: Record) -> None:
         record["name"] = name
 
+    queue.prepare()
     with queue.lock():
         record = records.read(folder)
         if not records.status(record).is_terminal():

@@ -32,8 +32,8 @@ class Waiting(NamedTuple):
 
     ``lacking`` names the resources of ``needs`` that are not free; ``held_by`` are the active runs that have them, and
     ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in
-    seconds since the epoch, until which a retry is delayed, ``after`` are the runs that must be over before, each with
-    its status, ``gpus`` what keeps it from GPUs. With nothing of these it is about to start.
+    seconds since the epoch, until which a retry is delayed, ``after`` says what must be over before, ``gpus`` what keeps
+    it from GPUs. With nothing of these it is about to start. ``making_way`` are active runs that are stopped for it.
     """
 
     position: int
@@ -45,6 +45,7 @@ class Waiting(NamedTuple):
     not_before: float | None = None
     gpus: str | None = None
     after: tuple[str, ...] = ()
+    making_way: tuple[str, ...] = ()
 
     @property
     def about_to_start(self) -> bool:
@@ -65,7 +66,10 @@ class Waiting(NamedTuple):
         holders = [f"held by {_names(self.held_by)}"] if self.held_by else []
         if self.kept_for:
             holders.append(f"kept for {_names(self.kept_for)}, ahead of it")
-        return " ".join([f"{place}, waits for {wanted}", " and ".join(holders)]).rstrip()
+        text = " ".join([f"{place}, waits for {wanted}", " and ".join(holders)]).rstrip()
+        if self.making_way:
+            text += f"; {_names(self.making_way)} make{'s' * (len(self.making_way) == 1)} way for it"
+        return text
 
 
 class Utilization(NamedTuple):
@@ -87,11 +91,16 @@ def utilization() -> Utilization:
     has, active, waiting = capacity(), queue.tickets(ACTIVE), queue.tickets(WAITING)
     free = room.free(has, active)
     used = Need(has.cpus - free.cpus, has.memory - free.memory)
+    leaving = _making_way(active)
     slots = _slots(active)
     reasons = explain(waiting, active, has, time.time(), slots)
     managed = GpuNeed(among=settings.managed_gpus())
     gpus = slots if isinstance(slots, str) else [slot for slot in slots if placement.suitable(managed, [slot.gpu])]
-    return Utilization(has, used, gpus, active, list(zip(waiting, reasons, strict=True)))
+    queued = [
+        (ticket, why._replace(making_way=leaving.get(ticket.run, ())))
+        for ticket, why in zip(waiting, reasons, strict=True)
+    ]
+    return Utilization(has, used, gpus, active, queued)
 
 
 def why_waiting(run: Run) -> Waiting | None:
@@ -104,7 +113,21 @@ def why_waiting(run: Run) -> Waiting | None:
     these, active = waiting[: place + 1], queue.tickets(ACTIVE)
     # What those ahead need of GPUs keeps nothing from a run that needs none: no driver is waited for.
     slots = _slots(active) if waiting[place].gpus.number else {}
-    return explain(these, active, capacity(), time.time(), slots)[place]._replace(total=len(waiting))
+    why = explain(these, active, capacity(), time.time(), slots)[place]
+    return why._replace(total=len(waiting), making_way=_making_way(active).get(waiting[place].run, ()))
+
+
+def _making_way(active: Sequence[Ticket]) -> dict[str, tuple[str, ...]]:
+    """The active runs that are being stopped for the sake of a waiting one, by that one's name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for ticket in active:
+        try:
+            asked = records.read(RunFolder(ticket.folder))["preempt_requested"]
+        except LocalrunError:
+            continue
+        if asked is not None:
+            found[asked["ahead"]] = (*found.get(asked["ahead"], ()), ticket.run)
+    return found
 
 
 def _slots(active: Sequence[Ticket]) -> dict[Slot, str] | str:
@@ -192,9 +215,10 @@ def explain(
 
 
 def _open(dependency: Dependency) -> list[str]:
-    """A run that must be over before another starts, and its status, unless it is over."""
+    """What must be over before a run starts, in words, unless it is."""
     verdict, why = dependencies.judge(dependency)
-    return [] if verdict is Verdict.MET else [why]
+    end = "ended" if dependency.any_end else "completed"
+    return [] if verdict is Verdict.MET else [f"{dependency.name} has {end} ({why})"]
 
 
 def amount(need: Need, resource: str) -> str:

@@ -7,9 +7,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from localrun.cli.arguments import ALL, is_glob
+from localrun.cli.arguments import is_glob
 from localrun.cli.confirm import is_confirmed
-from localrun.cli.filters import add_filters, given, matching
+from localrun.cli.filters import add_filters, chosen, given
 from localrun.cli.output import say
 from localrun.cli.terminal import StatusLine
 from localrun.errors import RunConfigError, SystemFailureError
@@ -126,7 +126,7 @@ def _selected(args: Namespace, is_eligible: Callable[[Run], bool]) -> list[Run]:
     named = {name for name in args.names if not is_glob(name)} if not given(args) else set()
     return [
         run
-        for run in matching(args, args.names, ALL)
+        for run in chosen(args)
         if run.name in named or run.path in named or _can(run, is_eligible)
     ]
 

@@ -10,7 +10,7 @@ from localrun.api import telemetry
 from localrun.api.utilization import why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
-from localrun.engine import processes
+from localrun.engine import conclusion, processes
 from localrun.engine.placement import GpuNeed
 from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError
@@ -72,6 +72,7 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
     yield "signal", run.signal
     yield "error", run.error
     yield "waiting", _why(run)
+    yield "stopping", _stopping(run, record)
     yield ("function" if run.fn_name else "command"), output.work(run)
     yield "working in", run.cwd
     yield "folder", run.path
@@ -92,6 +93,12 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
 def _why(run: Run) -> str | None:
     waiting = why_waiting(run) if run.status is RunStatus.QUEUED else None
     return None if waiting is None else str(waiting)
+
+
+def _stopping(run: Run, record: Record) -> str | None:
+    """Why an active run is on its way out."""
+    cause = conclusion.stop_cause(record) if run.status.is_active() else None
+    return None if cause is None else f"{cause.reason}, {cause.message}"
 
 
 def _used(run: Run, record: Record) -> Iterator[tuple[str, object]]:

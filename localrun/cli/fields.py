@@ -42,14 +42,14 @@ _FIELDS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
 # A flag, its opposite, and what it does.
 _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("--preemptible", "--not-preemptible", "may be stopped and queued again for a run of higher priority"),
-    ("--retry-on-system-failure", "--no-retry-on-system-failure", "try again, too, when localrun or the machine failed"),
+    ("--retry-on-system-failure", "--no-retry-on-system-failure", "try again when localrun or the machine failed"),
     ("--allow-shared-gpus", "--no-shared-gpus", "GPUs do that processes which are no runs use"),
 )
 # An option that may be repeated, the field it is an item of, and what it is.
 _LISTS: tuple[tuple[str, str, str, str], ...] = (
     ("--after", "after", "RUN", "start when that run has completed; may be repeated"),
     ("--after-any", "after_any", "RUN", "start when that run has ended, whatever as; may be repeated"),
-    ("--volume", "volumes", "HOST:CONTAINER", "a folder for a container, :ro behind it to be read only; may be repeated"),
+    ("--volume", "volumes", "HOST:CONTAINER", "a folder for a container, with :ro read only; may be repeated"),
 )
 _PAIRS: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("--env", pair, "an environment variable; may be repeated"),
@@ -75,7 +75,8 @@ def add_fields(parser: Parser) -> None:
 
 def overrides(args: Namespace, base: RunConfig) -> dict[str, Any]:
     """The fields that the command line sets; mappings with what ``base`` has of them, lists instead of it."""
-    fields = [*(_field(flag) for flag, *_ in (*_FIELDS, *_FLAGS)), *(field for _, field, *_ in _LISTS)]
+    flags = [*(flag for flag, *_ in _FIELDS), *(flag for flag, *_ in _FLAGS)]
+    fields = [*map(_field, flags), *(field for _, field, *_ in _LISTS)]
     given = {field: getattr(args, field) for field in fields}
     if args.words:
         given["command"] = args.words[0] if len(args.words) == 1 else shlex.join(args.words)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from localrun.api.runs import get_runs
-from localrun.cli.arguments import is_glob, one_run, statuses, whole_number
+from localrun.cli.arguments import ALL, is_glob, named_runs, one_run, statuses, whole_number
 
 if TYPE_CHECKING:
     from localrun.api.lists import PaginatedObjectList
@@ -51,6 +51,11 @@ def given(args: Namespace) -> dict[str, Any]:
     """The filters that were used, as `get_runs` takes them."""
     names = ["statuses", *(argument for _, argument, *_ in (*_LISTS, *_TIMES))]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def chosen(args: Namespace) -> list[Run]:
+    """All runs that are meant: in the order in which they were named or, if a filter chooses, newest first."""
+    return matching(args, args.names, ALL) if given(args) or not args.names else named_runs(args.names)
 
 
 def matching(args: Namespace, names: Sequence[str], limit: int, **more: Any) -> PaginatedObjectList[Run]:

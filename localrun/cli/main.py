@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # typing itself would cost --help 5 ms
 # Command, the module of its family (where ``add_<command>`` adds its arguments), and what it does.
 COMMANDS = (
     ("run", "run", "queue a command, a configuration file, or a run again"),
-    ("get", "get", "list runs"),
+    ("get", "get", "list runs, secrets, or the machine as a cluster"),
     ("describe", "describe", "show everything about a run"),
     ("logs", "logs", "show a run's output"),
     ("interactive", "interactive", "hold GPUs for some hours, with a shell on them"),
@@ -34,10 +34,13 @@ COMMANDS = (
     ("wait", "wait", "wait for runs, and exit as they did"),
     ("stop", "control", "stop runs, with every process they started"),
     ("start", "control", "queue ended runs again"),
-    ("delete", "control", "take runs out of the list"),
+    ("delete", "control", "take runs out of the list, or delete secrets"),
+    ("update", "update", "change how runs are scheduled, and their metadata"),
+    ("create", "secrets", "keep a secret for runs to come"),
     ("util", "util", "show what the machine is at work on, what waits, and why"),
     ("gpus", "gpus", "show the GPUs, and who has them"),
     ("doctor", "doctor", "check that everything is as localrun needs it"),
+    ("completion", "completion", "let bash, zsh or fish complete commands, options and names"),
 )
 _TAKE_WORDS = ("run", "interactive", "connect")  # a command of the user's, behind --
 _INTERRUPTED = 130
@@ -69,7 +72,8 @@ def execute(argv: Sequence[str]) -> int:
 
 def _command(argv: Sequence[str]) -> int:
     arguments = parse(argv)
-    _touch()
+    if arguments.touches_queue:
+        _touch()
     code: int | None = arguments.command(arguments)
     return code or 0
 
@@ -80,7 +84,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if ours and ours[0] in _TAKE_WORDS and "--" in ours:
         behind = ours.index("--")
         ours, words = ours[:behind], ours[behind + 1 :]
-    parser = _parser()
+    parser = command_parser()
     if not ours:
         parser.print_help(sys.stderr)
         sys.exit(2)
@@ -89,8 +93,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """The parser of the whole command line."""
     parser = Parser(prog="localrun", description="Run Python functions and shell commands as durable, queued Runs.")
+    parser.set_defaults(touches_queue=True)
     parser.add_argument("--version", action="version", version=f"localrun {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module, does in COMMANDS:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def add_run(parser: Parser) -> None:
     """The arguments of ``localrun run``."""
     parser.usage = "localrun run [-f FILE | -r RUN | --clone RUN] [options] [-- COMMAND …]"
-    parser.add_argument("-f", "--file", help="a configuration, YAML or JSON; options override its fields")
+    parser.add_argument("-f", "--file", metavar="FILE", help="a configuration, YAML or JSON; options override its fields")
     parser.add_argument("-r", "--restart", metavar="RUN", help="queue an ended run again, under its name")
     parser.add_argument("--clone", metavar="RUN", help="a new run like that one; options override its fields")
     what = "a run for each of these values of a field of the configuration, or else of a parameter; several combine"
@@ -49,7 +49,8 @@ def run(args: Namespace) -> int | None:
     """Queue what is asked for, and print its name or follow it."""
     _check_combination(args)
     if args.sweep:
-        return _run_sweep(args)
+        _run_sweep(args)
+        return None
     queued = one_run(args.restart).start() if args.restart else _queued(args)
     if args.follow:
         from localrun.cli.follow import follow
@@ -83,8 +84,7 @@ def _check_combination(args: Namespace) -> None:
 def _run_sweep(args: Namespace) -> None:
     """Queue the runs of a sweep, if all of them can be, and print their names."""
     config, original = _configured(args)
-    stem = args.name or config.name or (original and original.name)
-    made = variants(config, args.sweep, stem)
+    made = variants(config, args.sweep, config.name or (original.name if original else None))
     for variant in made:
         submit.check(variant, needs_command=original is None or original.fn_name is None)
     for variant in made:

@@ -150,7 +150,8 @@ def delete(args: Namespace) -> int | None:
         raise RunConfigError("--all: can't be given with names" if args.all else "name the secrets, or give --all")
     found = get_secrets(None if args.all else _named(args.names))
     picked = args.all or any(map(is_glob, args.names))
-    if not is_confirmed("delete", "secret", [(each.name, each.secret_type) for each in found], picked=picked, yes=args.yes):
+    these = [(secret.name, secret.secret_type) for secret in found]
+    if not is_confirmed("delete", "secret", these, picked=picked, yes=args.yes):
         return 1
     for secret in delete_secrets(found):
         say(f"{secret.name}: deleted")

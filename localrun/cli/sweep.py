@@ -63,13 +63,13 @@ def _path(key: str) -> tuple[str, ...]:
 
 
 def variants(base: RunConfig, axes: Sequence[Axis], name: str | None = None) -> list[RunConfig]:
-    """The configurations of a sweep, each with a name of its own; ``name`` is the base of theirs, by default base's.
+    """The configurations of a sweep, each with a name of its own that begins with ``name`` or else the command's.
 
     Raises:
         RunConfigError: a key is given twice, is no field, or is inside of what has no keys; or they are too many.
     """
     _check(axes)
-    stem = name or base.name or name_from_command(base.command)
+    stem = name or name_from_command(base.command)
     made, taken = [], set[str]()
     for values in itertools.product(*(each.values for each in axes)):
         mapping = base.to_mapping()

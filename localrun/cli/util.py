@@ -100,7 +100,8 @@ def _as_json(now: Utilization, active: list[tuple[Ticket, Run | None]]) -> dict[
     waiting = [
         {
             "name": ticket.run, "path": ticket.folder, **_asked(ticket), "position": why.position,
-            "lacking": list(why.lacking), "held_by": list(why.held_by), "kept_for": list(why.kept_for), "why": str(why),
+            "lacking": list(why.lacking), "held_by": list(why.held_by), "kept_for": list(why.kept_for),
+            "after": list(why.after), "making_way": list(why.making_way), "why": str(why),
         }
         for ticket, why in now.queued
     ]  # fmt: skip

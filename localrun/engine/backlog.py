@@ -101,7 +101,9 @@ class Backlog:
 
     def wants_gpus_seen_after(self) -> float:
         """When the last of those arrived that wait for nothing else; minus infinity if none does."""
-        kept = self._delayed.keys() | {name for name, after in self._held.items() if after}
+        now = time.time()
+        kept = {name for name, until in self._delayed.items() if until > now}
+        kept |= {name for name, after in self._held.items() if after}
         return max((at for name, at in self._arrived.items() if name not in kept), default=float("-inf"))
 
     def held(self) -> list[tuple[Ticket, tuple[Dependency, ...]]]:

@@ -78,5 +78,5 @@ def stop_cause(record: Mapping[str, Any]) -> Cause | None:
 def preempt(record: Record, ahead: str) -> None:
     """Ask a run to make way for another one, which is named."""
     message = f"made way for {ahead}"
-    record["preempt_requested"] = {"time": records.now(), "message": message}
+    record["preempt_requested"] = {"time": records.now(), "message": message, "ahead": ahead}
     records.add_event(record, "preemption", f"is to make way for {ahead}")

@@ -37,13 +37,14 @@ def start(
         record = records.read(folder)
         pid = _running(record, folder, rank)
         environment = {**_environment(pid, record["name"]), **variables, processes.MARK: record["uid"]}
+        cwd = f"/proc/{pid}/cwd"
         _tell_supervisor(folder)
         try:
             # Started before the lock is given back: from here on it can be found.
-            return subprocess.Popen(
-                argv, env=environment, cwd=f"/proc/{pid}/cwd", preexec_fn=processes.hang_up_with_parent
-            )
+            return subprocess.Popen(argv, env=environment, cwd=cwd, preexec_fn=processes.hang_up_with_parent)
         except OSError as error:
+            if error.filename == cwd:
+                raise RunNotRunningError(f"run {record['name']} ends at this moment") from None
             raise RunConfigError(f"{argv[0]} can't be started in run {record['name']}: {error.strerror}") from None
 
 

@@ -147,9 +147,11 @@ def check_writable(path: str, uuid: str, fd: int) -> None:
     Raises:
         SystemFailureError: it is not.
     """
-    if not os.access(f"/proc/self/fd/{fd}", os.W_OK):
-        why = "it is not writable for all: its owner or root must remove it"
-        raise refused(uuid, f"{path}/{_file_name(uuid)}", why)
+    try:
+        os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        why = f"{_reason(error)}: its owner or root must make it writable for all, or remove it"
+        raise refused(uuid, f"{path}/{_file_name(uuid)}", why) from error
 
 
 def remove(path: str, uuid: str, fd: int) -> None:

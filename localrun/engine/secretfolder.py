@@ -81,19 +81,23 @@ class SecretFolder:
                     raise SecretExistsError(f"secret {secret.name} exists already: delete it first, or use its name")
                 if other.variable == secret.variable:
                     raise SecretExistsError(f"secret {other.name} has the variable {secret.variable} already")
-            about = {"secret_type": secret.secret_type, "key": secret.key, "mount_path": secret.mount_path}
-            building = f"{self.path}/.{secret.name}.new"
             try:
-                os.mkdir(building, 0o700)
-                assert isinstance(secret.value, bytes), "not checked"
-                for name, data in (("about.json", json.dumps(about).encode()), ("secret", secret.value)):
-                    fd = files.create(f"{building}/{name}", data)
-                    os.fsync(fd)
-                    os.close(fd)
-                os.rename(building, f"{self.path}/{secret.name}")
+                self._write(secret)
             except OSError as error:
                 self._clear()
                 raise SystemFailureError(f"secret {secret.name} could not be kept: {error.strerror}") from None
+
+    def _write(self, secret: Secret) -> None:
+        """Make a secret's folder, whole or not at all."""
+        assert isinstance(secret.value, bytes), "not checked"
+        about = {"secret_type": secret.secret_type, "key": secret.key, "mount_path": secret.mount_path}
+        building = f"{self.path}/.{secret.name}.new"
+        os.mkdir(building, 0o700)
+        for name, data in (("about.json", json.dumps(about).encode()), ("secret", secret.value)):
+            fd = files.create(f"{building}/{name}", data)
+            os.fsync(fd)
+            os.close(fd)
+        os.rename(building, f"{self.path}/{secret.name}")
 
     def remove(self, names: Collection[str]) -> None:
         """Remove these secrets; SecretNotFoundError, and none is removed, if one of them isn't there."""

@@ -316,11 +316,13 @@ class Supervisor:
         launcher.strangers |= self._let_in_no_more()
         deadline = time.monotonic() + float(record["request"]["stop_grace"])
         left = launcher.signal(signal.SIGTERM)
+        told = {process.pid for process in left}
         if launcher.strangers:
             launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
             left = launcher.alive() if self._reap() or launcher.strangers else []
+            _tell_orphans(left, told)
             if launcher.strangers:
                 launcher.hang_up(left)
         # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
@@ -421,6 +423,14 @@ class Supervisor:
                     self._queue.set_aside(self._ticket)
                     told = True
             time.sleep(_WRITE_RETRY_S)
+
+
+def _tell_orphans(left: Sequence[processes.Process], told: set[int]) -> None:
+    """SIGTERM to what was forked while its parent was told, and was left behind by it; not to what a handler starts."""
+    for process in left:
+        if process.parent == os.getpid() and process.pid not in told:
+            processes.send(process, signal.SIGTERM)
+            told.add(process.pid)
 
 
 def _unwritable(folder: RunFolder, error: OSError) -> str:

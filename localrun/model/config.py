@@ -1,24 +1,27 @@
 """The configuration of a run as its user writes it: ``RunConfig``, made from keywords, a mapping or a file.
 
-Owns which keys there are, their older spellings and how a file is read. What the values must be is ``request.py``'s.
+Owns which keys there are and their older spellings. How text is read and written is ``configtext``'s, what the values
+must be ``request``'s.
 Names and shapes are those of ``mcli.RunConfig`` (Python SDK, Manage a run with the SDK).
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import operator
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+from localrun import files
 from localrun.errors import RunConfigError
+from localrun.model import configtext
+from localrun.model.configtext import described as described
+from localrun.model.configtext import read_yaml as read_yaml
 
 
 class ComputeConfig(TypedDict, total=False):
@@ -72,10 +75,10 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
     parameters: dict[str, Any] = field(default_factory=dict)
-    integrations: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[dict[str, Any]] = field(default_factory=list)  # done first: `model.integrations` has their keys
     env_variables: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
-    secrets: list[str] | None = None
+    secrets: list[str] | None = None  # the names of those it gets; all of the user's by default
     cwd: str | None = None  # the run's working folder; the submitter's by default
 
     def __init__(
@@ -83,21 +86,33 @@ class RunConfig:
         name: str | None = None,
         parent_name: str | None = None,
         image: str | None = None,
-        command: str | None = "",
-        compute: Mapping[str, object] | None = None,
+        gpu_type: str | None = None,
+        gpu_num: int | None = None,
+        cpus: float | None = None,
+        cluster: str | None = None,
         scheduling: Mapping[str, object] | None = None,
+        compute: Mapping[str, object] | None = None,
         parameters: Mapping[str, Any] | None = None,
         integrations: Sequence[Mapping[str, Any]] | None = None,
         env_variables: Mapping[str, Any] | list[dict[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        command: str | None = "",
+        dependent_deployment: Mapping[str, Any] | None = None,
+        _suppress_deprecation_warnings: bool = False,
+        *,
         secrets: Sequence[str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         **older: Any,
     ) -> None:
         given = older | {"name": name, "parent_name": parent_name, "image": image, "command": command}
+        given |= {"gpu_type": gpu_type, "gpu_num": gpu_num, "cpus": cpus, "cluster": cluster}
         given |= {"compute": compute, "scheduling": scheduling, "parameters": parameters, "integrations": integrations}
         given |= {"env_variables": env_variables, "metadata": metadata, "secrets": secrets, "cwd": cwd}
-        self.__dict__.update(_unset() | _settled(given))
+        given |= {"dependent_deployment": dependent_deployment}
+        with warnings.catch_warnings():
+            if _suppress_deprecation_warnings:
+                warnings.simplefilter("ignore", DeprecationWarning)
+            self.__dict__.update(_unset() | _settled(given))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -111,7 +126,7 @@ class RunConfig:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise RunConfigError(f"{source}: must be UTF-8 text, and byte {error.start} is not") from None
-        read = _read_json if file.suffix.lower() == ".json" else read_yaml
+        read = configtext.read_json if file.suffix.lower() == ".json" else configtext.read_yaml
         try:
             mapping = read(text)
         except RecursionError:
@@ -135,6 +150,34 @@ class RunConfig:
         """What was set and nothing else, as a deep copy in plain dicts and lists: ``from_mapping`` gives it back."""
         unset = _unset()
         return {name: plain(value) for name, value in vars(self).items() if value != unset[name]}
+
+    def to_yaml(self) -> str:
+        """What was set, as YAML text that `from_file` reads back exactly; RunConfigError if YAML can't hold it."""
+        return self._written(configtext.write_yaml, configtext.read_yaml)
+
+    def to_json(self) -> str:
+        """What was set, as JSON text that `from_file` reads back exactly; RunConfigError if JSON can't hold it."""
+        return self._written(configtext.write_json, configtext.read_json)
+
+    def to_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration to a file for `from_file`: JSON if its name ends in ``.json``, else YAML.
+
+        Readable by its owner alone: environment variables may be secret. A file that is there is replaced.
+        """
+        text = self.to_json() if Path(path).suffix.lower() == ".json" else self.to_yaml()
+        files.replace(os.path.abspath(path), text.encode())
+
+    def _written(self, write: Callable[[Any], str], read: Callable[[str], Any]) -> str:
+        mapping = self.to_mapping()
+        try:
+            text = write(mapping)
+            is_exact = read(text) == mapping
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RunConfigError(f"a run's configuration that can't be written: {str(error).splitlines()[0]}") from None
+        if not is_exact:
+            raise RunConfigError("a run's configuration that can't be written: it has keys or values that are no text, "
+                                 "finite number, true, false, null, list or mapping")  # fmt: skip
+        return text
 
     def copy(self) -> Self:
         """A deep copy, to be changed independently."""
@@ -188,7 +231,10 @@ _OLDER = {
     "gpu_type": "compute.gpu_type",
     "cpus": "compute.cpus",
     "cluster": "compute.cluster",
+    "platform": "compute.cluster",
 }
+# mcli's, taken where they ask for nothing.
+_NOTHING = {"dependent_deployment", "partitions", "optimization_level"}
 # Where an attribute lives that is no field of RunConfig.
 _PLACES = _OLDER | {key: f"{part}.{key}" for part in ("compute", "scheduling") for key in _KEYS[part]}
 
@@ -208,23 +254,10 @@ def check_keys(mapping: Mapping[Any, Any]) -> None:
     parts = {part: _shaped(part, mapping.get(part)) for part in ("compute", "scheduling")}
     for part, keys in {"": mapping, **parts}.items():
         for key in keys:
-            if key not in _KEYS[part] and (part or key not in _OLDER):
+            is_older = not part and (key in _OLDER or (key in _NOTHING and not keys[key]))
+            if key not in _KEYS[part] and not is_older:
                 where = f"{part}: " if part else ""
                 raise RunConfigError(f"{where}unknown key {described(key)}{_hint(key, part)}")
-
-
-def described(value: object) -> str:
-    """A value for an error's message: itself if it is short and simple, else what it is. Always one line."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        try:
-            text = repr(value)
-        except ValueError:  # an int of thousands of digits
-            return "a huge number"
-        return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def plain(value: Any) -> Any:
@@ -330,67 +363,3 @@ def _warn_older(old: str, new: str) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "localrun":
         frame, level = frame.f_back, level + 1
     warnings.warn(f"{old} is an older spelling: use {new}", DeprecationWarning, stacklevel=level)
-
-
-def _read_json(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in mapping:
-                raise RunConfigError(f"the key {described(key)} is given twice")
-            mapping[key] = value
-        return mapping
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except RunConfigError:
-        raise
-    except json.JSONDecodeError as error:
-        raise RunConfigError(f"line {error.lineno}: {error.msg}") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise RunConfigError(f"not valid JSON: {error}") from None
-
-
-def read_yaml(text: str) -> Any:
-    """What a YAML text holds, read as ``from_file`` does; RunConfigError with the line for bad syntax."""
-    import yaml
-
-    try:
-        return yaml.load(text, _yaml_loader())  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = error.problem or error.context or "not valid YAML"
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        # Not only YAMLError: what a tag such as !!int or !!bool cannot read leaves PyYAML as whatever it was.
-        where, problem = "", f"not valid YAML: {error}"
-    raise RunConfigError(where + " ".join(problem.split()))
-
-
-@cache
-def _yaml_loader() -> Any:
-    """PyYAML's SafeLoader, with ``1e-4`` a number as in YAML 1.2, dates left as text, and no key given twice."""
-    import re
-
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if (key.tag, key.value) in seen:
-                        message = f"the key {described(key.value)} is given twice"
-                        raise yaml.MarkedYAMLError(problem=message, problem_mark=key.start_mark)
-                    seen.add((key.tag, key.value))
-            return node
-
-    number = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
-    return Loader

@@ -86,7 +86,7 @@ class State(NamedTuple):
 
 
 def state(runs: str) -> State | None:
-    """The state of a runs folder's journal; None if there is none, or what there is has no header."""
+    """The state of a runs folder's journal; None if there is none, or what there is is cut short."""
     journal = _open(runs)
     if journal is None:
         return None
@@ -183,7 +183,7 @@ def _is_clean(journal: files.ByteLock, runs: str) -> bool:
 
 def _state(journal: files.ByteLock, runs: str) -> State | None:
     size = os.fstat(journal.fd).st_size
-    if size < START:
+    if size < START or os.pread(journal.fd, 1, size - 1) != b"\0":
         return None
     # With the folder's own number: an index that was copied along with its runs is none of the copies'.
     name = os.pread(journal.fd, START - _STAMP_SIZE - 2, _STAMP_SIZE + 1).decode(errors="replace")

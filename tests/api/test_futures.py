@@ -39,7 +39,7 @@ def test_every_call_gives_a_future_when_asked(home: Home) -> None:
         localrun.stop_runs: (["run"],),
         localrun.start_run: ("run",),
         localrun.start_runs: ([],),
-        localrun.update_run: (submit("updated", "sleep 1000", cpus=0), ),
+        localrun.update_run: (submit("updated", "sleep 1000", cpus=0),),
         localrun.follow_run_logs: ("run",),
         localrun.create_run: (localrun.RunConfig(name="other", command="true"),),
         localrun.delete_run: ("updated",),

@@ -1,9 +1,9 @@
-"""What listing runs costs beside reading all their records: the newest 100, those of a status, and among ten times more.
+"""What listing runs costs beside reading all their records: the newest 100, those of a status, and of ten times more.
 
     python tests/benchmarks/listing.py [RUNS] [ROUNDS]
 
-The folders are made synthetically, of the record of a real run: one in a hundred FAILED, ten of them RUNNING, the others
-COMPLETED.
+The folders are made synthetically, of the record of a real run: one in a hundred FAILED, ten of them RUNNING, the
+others COMPLETED. Most of the time goes into making them: ``TMPDIR=/dev/shm`` helps.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROGRAM = [sys.executable, "-c", "from localrun.cli.main import main; main()"]
@@ -89,13 +90,16 @@ def block(place: Path, name: str = "blocker") -> Path:
 class Terminal:
     """A command on a terminal of its own; ``seen`` is all that came, as it came."""
 
-    def __init__(self, *args: object, columns: int = 200) -> None:
+    def __init__(
+        self, *args: object, columns: int = 200, program: Sequence[str] = PROGRAM, **environment: str
+    ) -> None:
         self.fd, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
         self.process = subprocess.Popen(
-            [*PROGRAM, *map(str, args)],
-            stdin=inner, stdout=inner, stderr=inner, env=environment | {"TERM": "xterm"}, start_new_session=True,
+            [*program, *map(str, args)],
+            stdin=inner, stdout=inner, stderr=inner, env=inherited | {"TERM": "xterm"} | environment,
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(inner)
@@ -109,6 +113,13 @@ class Terminal:
             if left <= 0 or not self._read(left):
                 raise AssertionError(f"{pattern!r} did not come: {self.seen!r}")
         return self.seen
+
+    def read_while(self, condition: Callable[[], bool], timeout: float = 30) -> None:
+        """Read what comes until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self._read(0.02)
+            assert time.monotonic() < deadline, self.seen
 
     def type(self, text: str) -> None:
         """Type something."""

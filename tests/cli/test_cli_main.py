@@ -25,7 +25,7 @@ def test_help_names_every_command_and_loads_none(home: Home) -> None:
     )
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name, _, does in COMMANDS:
-        assert f"{name:11} {does}" in text
+        assert f"\n    {name:12} {does}\n" in text
     loaded = set(text.splitlines()[-1].split())
     assert loaded <= {f"localrun{name}" for name in ("", ".cli", ".cli.main", ".cli.parser", ".cli.terminal")}
 

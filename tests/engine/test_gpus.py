@@ -201,6 +201,14 @@ def test_a_gpu_whose_processes_are_not_known_is_taken_out(nvml: FakeNvml, code: 
     assert gpu.problem is not None and f"NVML {code}" in gpu.problem
 
 
+@pytest.mark.parametrize("function", ["nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion"])
+def test_an_error_of_what_is_only_shown_takes_out_nothing(nvml: FakeNvml, function: str) -> None:
+    nvml.add_gpus(2)
+    nvml.set_error(UNKNOWN, function=function)
+    found = inventory()
+    assert (len(found.usable()), found.problem) == (2, None)
+
+
 def test_what_is_only_shown_may_be_forbidden(nvml: FakeNvml) -> None:
     uuid = nvml.add_gpu()
     nvml.set_error(NO_PERMISSION, uuid, "nvmlDeviceGetTemperature")
@@ -277,6 +285,28 @@ def test_a_hanging_driver_is_given_up(nvml: FakeNvml, function: str) -> None:
     wait_until(lambda: not helpers())
     nvml.set_delay(0, function=function)
     assert len(inventory().gpus) == 1
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetMemoryInfo"])
+def test_a_device_that_hangs_takes_out_that_one_alone(nvml: FakeNvml, function: str) -> None:
+    uuids = nvml.add_gpus(4)
+    nvml.set_delay(1000, uuids[1], function)
+    start = time.monotonic()
+    found = inventory(60)
+    assert time.monotonic() - start < 30, "it was waited for although the others had answered"
+    assert found.problem is None
+    assert [gpu.uuid for gpu in found.usable()] == [uuids[0], uuids[2], uuids[3]]
+    hanging = found.gpus[1]
+    assert hanging.problem is not None and "did not answer" in hanging.problem
+    assert (hanging.index, hanging.uuid) == (1, uuids[1] if function == "nvmlDeviceGetMemoryInfo" else "")
+    assert not is_stuck(10)
+
+
+def test_devices_that_are_slow_are_waited_for(nvml: FakeNvml) -> None:
+    uuids = nvml.add_gpus(3)
+    for uuid, seconds in zip(uuids, (0.1, 0.5, 1.0), strict=True):
+        nvml.set_delay(seconds, uuid, "nvmlDeviceGetMemoryInfo")
+    assert len(inventory(60).usable()) == 3
 
 
 def test_a_slow_driver_is_waited_for(nvml: FakeNvml) -> None:

@@ -305,6 +305,44 @@ def test_release_counts_although_a_process_is_left(folder: Path) -> None:
         os.waitpid(pid, 0)
 
 
+def test_a_file_that_is_removed_on_release_is_locked_by_nobody_else(folder: Path) -> None:
+    """Whoever opened it before finds another one in its place, and takes that."""
+    first = taken()
+    opened = leasefolder.open_to_lock(str(folder), GPU)
+    first.release(remove=True)
+    assert list(folder.iterdir()) == []
+    second = taken()
+    assert not leasefolder.is_at(str(folder), GPU, opened)
+    assert take() is None
+    os.close(opened)
+    assert holder(GPU) is not None
+    second.release()
+    assert is_free()
+
+
+def test_who_want_what_is_removed_on_release(folder: Path) -> None:
+    """Two processes take turns; that a file is gone at any moment is no error, and they never have it both."""
+    code = """
+        import sys, time
+        from localrun.engine.leases import Lease
+        turns, deadline = 0, time.monotonic() + 20
+        while turns < 300 and time.monotonic() < deadline:
+            lease = Lease.try_acquire("port-1", run="run", uid="uid")
+            if lease is not None:
+                open(sys.argv[1], "x").close()
+                import os; os.unlink(sys.argv[1])
+                lease.release(remove=True)
+                turns += 1
+        print(turns)
+    """
+    children = [start_python(code, folder.parent / "alone") for _ in range(3)]
+    for child in children:
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, err) == (0, "")
+        assert int(out) > 0
+    assert list(folder.iterdir()) == []
+
+
 def test_disown_leaves_it_to_the_child(folder: Path) -> None:
     lease = taken()
     pid = os.fork()
@@ -523,7 +561,7 @@ def test_the_choice_that_changes_meanwhile_is_made_again(
 
 def test_a_folder_that_is_set_is_the_only_one(folder: Path) -> None:
     folder.touch()
-    with pytest.raises(SystemFailureError, match=r"LOCALRUN_LEASE_DIR: GPUs and ports can't be leased: .*Not a directory"):
+    with pytest.raises(SystemFailureError, match=r"GPUs and ports can't be leased: .*Not a directory"):
         take()
     folder.unlink()
     folder.symlink_to(tempfile.gettempdir())
@@ -582,6 +620,20 @@ def test_a_file_that_is_not_for_all_is_refused_to_others(choices: tuple[Path, Pa
     path.chmod(0o600)
     assert "Permission denied" in in_child(is_free, NOBODY)
     assert in_child(lambda: is_free(OTHER), NOBODY) is True
+
+
+@needs_root
+@needs_root
+def test_a_file_that_can_be_read_and_not_written_is_no_free_gpus(choices: tuple[Path, Path]) -> None:
+    """Planted by another user, or left by one who was killed before he had opened it to all."""
+    first, _ = choices
+    in_child(lambda: is_free(OTHER), NOBODY)
+    first.joinpath(f"{GPU}.lock").touch(mode=0o644)
+    assert "must make it writable for all" in in_child(lambda: leases.check(GPU), NOBODY)
+    assert in_child(lambda: leases.check(OTHER), NOBODY) is None
+    assert in_child(lambda: leases.check(THIRD), NOBODY) is None
+    assert not first.joinpath(f"{THIRD}.lock").exists()
+    leases.check(GPU)  # root can
 
 
 @needs_root

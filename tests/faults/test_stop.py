@@ -284,3 +284,11 @@ def test_other_signals_do_nothing_to_a_supervisor(home: Home) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE):
         kill(home.supervisor("run"), number)
     assert run.wait(30).status is RunStatus.COMPLETED
+
+
+def test_what_is_forked_while_its_parent_is_told_is_told_too(home: Home) -> None:
+    """A shell that dies between two commands leaves the second behind, which the first look didn't find."""
+    for number in range(10):
+        run = submit(f"run-{number}", "echo up; /bin/true; bash -c 'sleep 1000; :'; :", stop_grace=1000)
+        wait_until(lambda run=run: stdout_bytes(run) if Path(run.path, "logs", "0", "rank_0.out").exists() else b"")
+        assert run.stop(timeout=60).status.value == "STOPPED"

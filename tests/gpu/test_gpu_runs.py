@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fakenvml import GIB, GPU_IS_LOST, FakeNvml
-from support import CPUS, Home, is_alive, kill, submit, wait_until
+from support import CPUS, Home, is_alive, kill, look, submit, wait_until
 
 import localrun
 from localrun import RunStatus
+from localrun.api.utilization import why_waiting
 from localrun.engine import leases
+from localrun.engine.probe import Probe
 
 SHOW = 'echo "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"'
+
+
+def asks_the_driver(parent: int) -> list[int]:
+    """The pids of the processes below this one that ask the driver."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    found = [look(int(child)) for child in children]
+    return [each.pid for each in found if each is not None and "nvml.py" in each.command]
 
 
 def uuids(home: Home, name: str) -> list[str]:
@@ -59,6 +71,17 @@ class TestVisibility:
     def test_world_size_without_ranks_is_the_number_of_gpus(self, home: Home, eight: list[str]) -> None:
         run = submit("run", "echo $NODE_RANK $NUM_NODES $WORLD_SIZE $LOCAL_WORLD_SIZE ${RANK-none}", gpus=2)
         assert run.result(60) == "0 1 2 2 none\n"
+
+
+class TestAttempts:
+    def test_another_attempt_gets_gpus_too(self, home: Home, nvml: FakeNvml) -> None:
+        (gpu,) = nvml.add_gpus(1)
+        assert sees(submit("run", f"[ $RESUMPTION_INDEX = 1 ] && {SHOW}", gpus=1, max_retries=1)) == [gpu]
+
+    def test_a_port_leaves_no_file(self, home: Home, nvml: FakeNvml) -> None:
+        nvml.add_gpu()
+        submit("run", "true", gpus=1).wait(60)
+        wait_until(lambda: not list(Path(os.environ["LOCALRUN_LEASE_DIR"]).glob("port-*")))
 
 
 class TestChoice:
@@ -107,6 +130,53 @@ class TestChoice:
         assert sees(submit("two", SHOW, gpus=2)) == [eight[2], eight[5]]
 
 
+    def test_the_limit_is_the_submitters(
+        self, home: Home, eight: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One dispatcher serves them all, whatever was set for whoever started it."""
+        monkeypatch.setenv("LOCALRUN_GPUS", "5,6")
+        blocker = submit("blocker", "sleep 1000", gpus=1)
+        wait_until(lambda: home.status("blocker") == "RUNNING")
+        dispatcher = home.dispatcher()
+        monkeypatch.delenv("LOCALRUN_GPUS")
+        assert sees(submit("four", SHOW, gpus=4)) == eight[:4]
+        monkeypatch.setenv("LOCALRUN_GPUS", eight[7])
+        assert sees(submit("last", SHOW, gpus=1)) == [eight[7]]
+        assert home.dispatcher() == dispatcher
+        blocker.stop()
+
+    def test_a_process_is_never_given_two_instances(self, home: Home, nvml: FakeNvml) -> None:
+        parent = nvml.add_gpu(mig=True)
+        for number in range(4):
+            nvml.add_mig(parent, number)
+        for more in ({}, {"gpu_binding": "rank"}, {"gpu_binding": "rank", "nproc_per_node": 2}):
+            with pytest.raises(localrun.RunConfigError, match="CUDA gives a process one"):
+                submit("run", "true", gpus=4, **more)
+
+    def test_those_who_share_take_what_is_free_first(self, home: Home, nvml: FakeNvml) -> None:
+        busy, free = nvml.add_gpus(2)
+        nvml.set_process(busy, os.getpid())
+        assert sees(submit("run", SHOW, gpus=1, allow_shared_gpus=True)) == [free]
+
+    def test_a_lease_file_that_can_not_be_written_takes_out_its_gpu_alone(
+        self, home: Home, nvml: FakeNvml, tmp_path: Path
+    ) -> None:
+        locked, other = nvml.add_gpus(2)
+        lease_folder = Path(os.environ["LOCALRUN_LEASE_DIR"])
+        lease_folder.mkdir(mode=0o1777, exist_ok=True)
+        lease_folder.chmod(0o1777)
+        file = lease_folder / f"{locked}.lock"
+        file.touch(mode=0o644)
+        if subprocess.run(["chattr", "+i", file], capture_output=True).returncode:
+            pytest.skip("a file that even root can't write can't be had here")
+        try:
+            assert sees(submit("run", SHOW, gpus=1)) == [other]
+            view, _ = localrun.gpus()
+            assert (view.state, "writable" in str(view.reason)) == ("unavailable", True)
+        finally:
+            subprocess.run(["chattr", "-i", file], check=True)
+
+
 class TestForeignUse:
     @pytest.mark.parametrize("memory", [GIB, "unknown"])
     def test_a_gpu_in_foreign_use_waits_to_be_free(
@@ -116,7 +186,7 @@ class TestForeignUse:
         nvml.set_process(gpu, os.getpid(), memory)
         run = submit("run", SHOW, gpus=1)
         submit("cpu", "true").wait(30)
-        wait_until(lambda: "GPU" in str(localrun.why_waiting(run)) if hasattr(localrun, "why_waiting") else True)
+        wait_until(lambda: "1 used by processes that are no runs" in str(why_waiting(run)))
         assert run.refresh().status is RunStatus.QUEUED
         shared = submit("shared", SHOW, gpus=1, allow_shared_gpus=True)
         assert sees(shared) == [gpu]
@@ -127,6 +197,64 @@ class TestForeignUse:
         gpu = nvml.add_gpu()
         nvml.set_process(gpu, os.getpid(), 0)
         assert sees(submit("run", SHOW, gpus=1)) == [gpu]
+
+    def test_a_runs_own_processes_delay_nobody_once_it_has_ended(self, home: Home, nvml: FakeNvml) -> None:
+        """The driver has shown them while the next run waited."""
+        gpu = nvml.add_gpu()
+        for number in range(3):
+            first = submit(f"first-{number}", "sleep 1000", gpus=1, stop_grace=1)
+            wait_until(lambda first=first: home.status(first.name) == "RUNNING")
+            rank = home.rank(first.name)
+            assert rank is not None
+            nvml.set_process(gpu, rank)
+            assert localrun.gpus()[0].others == ()
+            after = submit(f"after-{number}", SHOW, gpus=1)
+            wait_until(lambda after=after: "held by first" in str(why_waiting(after)))
+            first.stop(timeout=30)
+            nvml.set_process(gpu, rank, None)
+            assert sees(after) == [gpu]
+
+    def test_a_process_whose_run_lost_its_lease_keeps_its_gpu(
+        self, home: Home, nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It has closed the descriptor of the lease, and all who looked after it were killed."""
+        gpu = nvml.add_gpu()
+        code = "import os, time; os.closerange(3, 100); open('closed', 'x'); time.sleep(1000)"
+        submit("run", f"exec {sys.executable} -c {shlex.quote(code)}", gpus=1, cwd=str(tmp_path))
+        wait_until((tmp_path / "closed").exists)
+        rank = home.rank("run")
+        assert rank is not None
+        nvml.set_process(gpu, rank)
+        kill(home.dispatcher())
+        kill(home.supervisor("run"))
+        wait_until(lambda: leases.holder(gpu) is None)
+        other = Home(tmp_path / "other", tmp_path)
+        monkeypatch.setenv("LOCALRUN_HOME", str(other.path))
+        try:
+            waits = submit("waits", SHOW, gpus=1)
+            wait_until(lambda: "1 used by processes that are no runs" in str(why_waiting(waits)))
+            submit("cpu", "true").wait(30)
+            assert waits.refresh().status is RunStatus.QUEUED
+            assert is_alive(rank)
+            kill(rank)
+            nvml.set_process(gpu, rank, None)
+            assert sees(waits) == [gpu]
+        finally:
+            other.end()
+            monkeypatch.setenv("LOCALRUN_HOME", str(home.path))
+        assert localrun.get_run("run").wait(30).status is RunStatus.FAILED
+
+    def test_a_stranger_on_a_leased_gpu_is_shown(self, home: Home, nvml: FakeNvml) -> None:
+        gpu = nvml.add_gpu()
+        run = submit("run", "sleep 1000", gpus=1)
+        wait_until(lambda: home.status("run") == "RUNNING")
+        nvml.set_process(gpu, home.rank("run") or 0, 2 * GIB)
+        nvml.set_process(gpu, os.getpid(), 3 * GIB)
+        (view,) = localrun.gpus()
+        assert view.state == "leased"
+        assert [process.pid for process in view.others] == [os.getpid()]
+        assert "run run of user" in str(view.reason) and f"pid {os.getpid()}" in str(view.reason)
+        run.stop()
 
     def test_another_gpu_is_taken_meanwhile(self, home: Home, nvml: FakeNvml) -> None:
         first, second = nvml.add_gpus(2)
@@ -148,6 +276,58 @@ class TestFaults:
         assert waits.refresh().status is RunStatus.QUEUED
         nvml.set_error(0, first)
         assert sees(waits) == [first, second]
+
+    def test_a_slow_driver_is_believed(self, home: Home, nvml: FakeNvml) -> None:
+        (gpu,) = nvml.add_gpus(1)
+        nvml.set_delay(1.3, function="nvmlInit")
+        assert sees(submit("run", SHOW, gpus=1)) == [gpu]
+
+    def test_a_device_that_hangs_keeps_the_others_from_nobody(self, home: Home, nvml: FakeNvml) -> None:
+        hanging, well = nvml.add_gpus(2)
+        nvml.set_delay(1000, hanging, "nvmlDeviceGetMemoryInfo")
+        assert sees(submit("run", SHOW, gpus=1)) == [well]
+        both = submit("both", SHOW, gpus=2, gpu_type="h100", gpu_memory="80GiB")  # refused by nobody
+        nvml.set_delay(0, hanging, "nvmlDeviceGetMemoryInfo")
+        assert sees(both) == [hanging, well]
+
+    def test_a_lost_gpu_is_waited_for_and_said_so(self, home: Home, nvml: FakeNvml) -> None:
+        first, second = nvml.add_gpus(2)
+        nvml.set_error(GPU_IS_LOST, first)
+        run = submit("run", SHOW, gpus=2, gpu_type="h100", gpu_memory="40GiB")
+        wait_until(lambda: "1 of 2 free, 1 unusable" in str(why_waiting(run)))
+        nvml.set_error(0, first)
+        assert sees(run) == [first, second]
+
+    def test_a_run_without_gpus_asks_no_driver(
+        self, home: Home, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nvml.add_gpu()
+        gpu = submit("gpu", "sleep 1000", gpus=1)
+        wait_until(lambda: home.status("gpu") == "RUNNING")
+        ahead, run = submit("ahead", "true", gpus=1), submit("run", "true", cpus=CPUS)
+        monkeypatch.setattr(Probe, "start", lambda timeout: pytest.fail("the driver was asked"))
+        assert "GPU" not in str(why_waiting(run))
+        gpu.stop()
+        ahead.wait(30)
+
+    def test_recovery_leaves_alone_who_asks_the_driver(self, home: Home, nvml: FakeNvml) -> None:
+        """A supervisor that ends a lost run looks for strays below the dispatcher."""
+        first, _ = nvml.add_gpus(2)
+        run, other = submit("run", "sleep 1000", gpus=1), submit("other", "sleep 1000", gpus=1)
+        for each in (run, other):
+            wait_until(lambda each=each: home.status(each.name) == "RUNNING")
+        nvml.set_delay(1000, function="nvmlInit")
+        with pytest.warns(RuntimeWarning, match="did not answer"):
+            after = submit("after", SHOW, gpus=1)
+        dispatcher = home.dispatcher()
+        assert dispatcher is not None
+        (asking,) = wait_until(lambda: asks_the_driver(dispatcher))
+        kill(home.supervisor("run"))
+        wait_until(lambda: home.status("run") == "FAILED")
+        assert is_alive(asking) or "did not answer" in (home.path / "dispatcher.log").read_text()
+        nvml.set_delay(0, function="nvmlInit")
+        assert sees(after) == [first]
+        other.stop()
 
     def test_a_driver_that_hangs_delays_nobody_else(self, home: Home, nvml: FakeNvml) -> None:
         (gpu,) = nvml.add_gpus(1)

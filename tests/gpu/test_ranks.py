@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, Home, execute, submit, wait_until
+from support import REPOSITORY, Home, execute, is_alive, kill, submit, wait_until
 
 import localrun
 from localrun import RunStatus
@@ -35,6 +36,33 @@ class TestEnvironment:
                 "TORCHELASTIC_RESTART_COUNT": "1",
             }  # fmt: skip
 
+    def test_what_torchrun_sets_besides(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        besides = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        there = seen(execute("two", "env", nproc_per_node=2, cpus=0, max_retries=3), 1)
+        assert [there[name] for name in (*besides, "OMP_NUM_THREADS")] == ["3", "False", "1", "1"]
+        assert "OMP_NUM_THREADS" not in seen(execute("one", "env", nproc_per_node=1), 0)
+        assert set(besides).isdisjoint(seen(execute("none", "env"), 0))
+
+    def test_the_users_number_of_threads_counts(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+        assert seen(execute("theirs", "env", nproc_per_node=2, cpus=0), 1)["OMP_NUM_THREADS"] == "5"
+        variables = {"OMP_NUM_THREADS": 7}
+        run = execute("given", "env", nproc_per_node=2, cpus=0, env_variables=variables)
+        assert seen(run, 1)["OMP_NUM_THREADS"] == "7"
+
+    def test_a_submitter_that_is_a_rank_passes_nothing_of_it_on(
+        self, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in (*TORCHRUN, "ROLE_NAME", "GROUP_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_NEW"):
+            monkeypatch.setenv(name, "77")
+        inner = execute("run", "env", env_variables={"MASTER_ADDR": "given"})
+        assert "77" not in {value for name, value in seen(inner, 0).items() if name in TORCHRUN}
+        there = seen(inner, 0)
+        assert not [name for name in there if name.startswith(("TORCHELASTIC", "ROLE_", "GROUP_")) or name == "RANK"]
+        assert (there["MASTER_ADDR"], there["WORLD_SIZE"]) == ("given", "1")
+        assert "77" not in seen(execute("ranks", "env", nproc_per_node=2, cpus=0), 1).values()
+
     def test_one_rank_that_was_asked_for_is_a_rank(self, home: Home) -> None:
         assert seen(execute("run", "env", nproc_per_node=1), 0)["RANK"] == "0"
 
@@ -53,7 +81,7 @@ class TestFunctions:
         assert square(3, run_name="run") == [9, 16]
         run = localrun.get_run("run")
         assert (run.result(rank=0), run.result(rank=1)) == (9, 16)
-        for rank in (2, -1, "0"):
+        for rank in (2, -1, "0", True, 1.0):
             with pytest.raises(ValueError, match="rank"):
                 run.result(rank=rank)
         assert square.get_or_call(3, run_name="run") == [9, 16]
@@ -94,6 +122,19 @@ class TestFailures:
         assert localrun.get_run_logs(run, failed=True) == "broken\n"
         phases = {phase.status: phase.seconds for phase in run.lifecycle}
         assert phases[RunStatus.TERMINATING] < 6
+
+    def test_the_first_that_fails_is_the_first_in_time(self, home: Home) -> None:
+        """The supervisor sleeps meanwhile, and finds all of them ended at once."""
+        command = "until [ -e go.$RANK ]; do sleep 0.02; done; exit 1$RANK"
+        run = submit("run", command, nproc_per_node=3, cpus=0, cwd=str(home.place))
+        supervisor = home.freeze("run")
+        pids = {rank["rank"]: rank["pid"] for rank in home.record("run")["ranks"]}
+        for rank in (1, 2, 0):
+            (home.place / f"go.{rank}").touch()
+            wait_until(lambda rank=rank: not is_alive(pids[rank]))
+        kill(supervisor, signal.SIGCONT)
+        run.wait(30)
+        assert (run.failed_rank, run.exit_code) == (1, 11)
 
     def test_ranks_that_complete_early_are_waited_with(self, home: Home) -> None:
         run = execute("run", "sleep 0.$RANK; echo $RANK", nproc_per_node=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 from fakenvml import GIB, FakeNvml
 from support import Home, run_python, submit, wait_until
 
@@ -66,6 +67,57 @@ def test_gpus_of_the_run_alone(home: Home, nvml: FakeNvml) -> None:
     assert "10% and 1 GiB at most" in text
     assert gpus[0] in text
     run.stop(timeout=30)
+
+
+def test_a_row_gets_the_answer_that_comes_late(home: Home, nvml: FakeNvml) -> None:
+    """It took longer than until the next row was due: no row is lost, and they stay in order."""
+    gpu = nvml.add_gpu()
+    run = submit("run", "sleep 1000", gpus=1)
+    wait_until(lambda: home.status("run") == "RUNNING")
+    nvml.set_delay(2.5, function="nvmlInit")
+    wait_until(lambda: any(row["gpus"] for row in run.telemetry()))
+    run.stop(timeout=30)
+    rows = run.telemetry()
+    assert rows[0]["gpus"] == [] and len(rows) >= 2
+    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+    seen = [row["gpus"] for row in rows if row["gpus"]]
+    assert seen == [[{"uuid": gpu, "utilization": 0, "memory_used": 0}]]
+
+
+def test_who_asks_the_driver_is_no_part_of_the_run(home: Home, nvml: FakeNvml) -> None:
+    nvml.add_gpu()
+    run = submit("run", "until [ -e over ]; do sleep 0.1; done", gpus=1, cwd=str(home.place))
+    wait_until(lambda: home.status("run") == "RUNNING")
+    nvml.set_delay(1000)
+    wait_until(lambda: len(run.telemetry()) >= 2)
+    (home.place / "over").touch()
+    run.wait(30)
+    assert max(row["rss"] for row in run.telemetry()) < 15e6, "that is Python's"
+    assert run.reason == "Completed"
+    nvml.set_delay(0)
+
+
+def row(*gpus: tuple[int | None, int]) -> dict[str, object]:
+    seen = [{"uuid": f"GPU-{i}", "utilization": busy, "memory_used": used} for i, (busy, used) in enumerate(gpus)]
+    return {"time": None, "cpu_percent": 1.0, "rss": 1, "gpus": seen}
+
+
+@pytest.mark.parametrize(
+    ("rows", "used"),
+    [
+        ([row()], None),
+        ([row((0, 0), (10, 0))], 1),
+        ([row((0, 600 << 20), (0, 2 << 30))], 1),  # what the driver keeps itself, and a process that does nothing
+        ([row((None, 1 << 20), (None, 0))], 1),  # instances
+        ([row((0, 0), (0, 0)), row(), row(), row()], None),  # one look, early
+        ([row((0, 0)), row((0, 0)), row((0, 0)), *[row()] * 10], 0),
+        ([row(), row(), row((0, 0)), row()], 0),
+        ([row((0, 0), (0, 0)), row((5, 0), (0, 0)), row((0, 0), (7, 0))], 2),
+    ],
+)
+def test_how_many_gpus_were_used(rows: list[dict[str, object]], used: int | None) -> None:
+    found = summary(rows)
+    assert found is not None and found.gpus_used == used
 
 
 def test_a_driver_that_hangs_costs_rows_their_gpus_and_nothing_else(home: Home, nvml: FakeNvml) -> None:

@@ -204,6 +204,7 @@ class TestPackages:
 
 
 class TestTheRun:
+    @pytest.mark.parametrize("home", ["home", "a 'home'\n\"é"], indirect=True, ids=["plain", "hostile"])
     def test_once_before_all_ranks(self, home: Home, clone: Integration, packages: Integration) -> None:
         command = 'python -c "import handmade"; cat "a repo/file"; echo " $RANK"'
         run = execute("run", command, integrations=[clone, packages], nproc_per_node=2)

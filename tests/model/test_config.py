@@ -419,3 +419,80 @@ class TestSeedPages:
             config.parameters = new_params
             submitted.append(config.to_mapping())  # what create_run keeps
         assert [one["parameters"]["optimizers"]["sgd"]["lr"] for one in submitted] == [0.1, 0.01, 0.001]
+
+
+ODD_TEXTS = [
+    "1e-4", "1E5", ".5e1", "1_0e2", "12", "0x10", "1:30", "yes", "no", "~", "null", "", " ", " lead", "trail ",
+    "2024-01-02",
+    "a: b", "- a", "#c", "*a", "&a", "!t", "|", ">", "%d", "@x", "`x`", "'", '"', "two\nlines", "three\n\n\nlines\n",
+    "tab\t", "cr\r\n", "\x85", "\u2028", "\ud800", "é", "😀", "\x00", "\x1b[0m", "x" * 500, "word " * 60, "=", "<<",
+]  # fmt: skip
+
+
+class TestWriting:
+    @pytest.mark.parametrize("name", ["base.yaml", "base.json", "BASE.JSON", "odd name"])
+    def test_a_file_is_read_back_exactly(self, tmp_path: Path, name: str) -> None:
+        odd = {"text": ODD_TEXTS, "keys": dict.fromkeys(ODD_TEXTS, 1)}
+        odd["numbers"] = [0, -1, 10**30, 0.1, 1e-7, 1e22, -0.0, 5e-324, 1.7976931348623157e308, True, False, None]
+        odd["empty"] = [[], {}, [[]], {"a": {}}]
+        for config in (RunConfig(**EVERYTHING), RunConfig(), RunConfig(parameters=odd, command="a\n  b\n")):
+            config.to_file(tmp_path / name)
+            again = RunConfig.from_file(tmp_path / name)
+            assert again == config
+            assert repr(again.to_mapping()) == repr(config.to_mapping())  # kinds and order, too
+
+    def test_only_its_owner_can_read_it(self, tmp_path: Path) -> None:
+        RunConfig(env_variables={"TOKEN": "hush"}).to_file(tmp_path / "a.yaml")
+        assert (tmp_path / "a.yaml").stat().st_mode & 0o777 == 0o600
+        assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+    @pytest.mark.parametrize("value", [{1, 2}, object(), float("nan"), {1: 2}, b"x"])
+    @pytest.mark.parametrize("how", [RunConfig.to_yaml, RunConfig.to_json])
+    def test_what_cannot_be_read_back_is_not_written(self, value: Any, how: Any) -> None:
+        config = RunConfig(parameters={"x": value})
+        try:
+            text = how(config)
+        except RunConfigError as error:
+            assert error.status == 400
+            assert "\n" not in str(error)
+        else:  # YAML has numbers for keys, sets, and bytes
+            assert how is RunConfig.to_yaml and value in ({1: 2}, {1, 2}, b"x"), text
+
+    def test_yaml_is_for_people(self) -> None:
+        config = RunConfig(name="a", command="cd /x\npython train.py\n", parameters={"lr": 1e-4, "name": "é"})
+        assert config.to_yaml() == textwrap.dedent(
+            """\
+            name: a
+            command: |
+              cd /x
+              python train.py
+            parameters:
+              lr: 0.0001
+              name: é
+            """
+        )
+
+
+class TestSignature:
+    def test_mclis_order(self) -> None:
+        import inspect
+
+        order = "name parent_name image gpu_type gpu_num cpus cluster scheduling compute parameters integrations"
+        order += " env_variables metadata command dependent_deployment _suppress_deprecation_warnings"
+        assert list(inspect.signature(RunConfig).parameters)[:16] == order.split()
+        assert RunConfig("a", None, "bash").to_mapping() == {"name": "a", "image": "bash"}
+
+    def test_warnings_are_suppressed_when_asked(self) -> None:
+        made = RunConfig(gpu_num=2, env_variables=[{"key": "A", "value": 1}], _suppress_deprecation_warnings=True)
+        assert made.to_mapping() == {"compute": {"gpus": 2}, "env_variables": {"A": 1}}
+
+    @pytest.mark.parametrize("name", ["dependent_deployment", "partitions", "optimization_level"])
+    def test_what_asks_for_nothing_is_taken(self, name: str) -> None:
+        for nothing in (None, {}, []):
+            assert RunConfig(**{name: nothing}) == RunConfig() == RunConfig.from_mapping({name: nothing})
+        with pytest.raises(RunConfigError, match=f"unknown key '{name}'"):
+            RunConfig(**{name: {"a": 1}})
+
+    def test_platform_is_an_older_cluster(self) -> None:
+        with pytest.warns(DeprecationWarning, match="use compute.cluster"):
+            assert RunConfig(platform="here").compute == {"cluster": "here"}

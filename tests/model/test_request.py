@@ -63,7 +63,6 @@ class TestFields:
             ("compute.gpu_type", "none", None),
             ("compute.gpu_type", "None", None),
             ("compute.gpu_type", "", None),
-            ("compute.gpu_type", "some future thing", "some future thing"),
             ("compute.nodes", 1, 1),
             ("compute.cluster", "anything at all", "anything at all"),
             ("compute.instance", "oci.bm.gpu", "oci.bm.gpu"),
@@ -152,6 +151,22 @@ class TestFields:
         assert request("compute.gpus", 2).cpus == 0.0
         assert request(compute={"gpus": 2, "cpus": 4}).cpus == 4.0
         assert request(compute={"gpus": 0, "gpu_type": "h100"}).cpus == 1.0
+
+    def test_what_kind_of_gpus_needs_a_number_of_them(self) -> None:
+        assert refusal("compute.gpu_type", "h100").startswith("compute.gpu_type: says which GPUs")
+        assert refusal("compute.gpu_memory", "1GiB").startswith("compute.gpu_memory: says which GPUs")
+        assert request(compute={"gpus": 1, "gpu_type": "some future thing"}).gpu_type == "some future thing"
+        without = request(compute={"gpus": 0, "gpu_type": "h100", "gpu_memory": "1GiB"})
+        assert (without.gpu_type, without.gpu_memory) == (None, 0)
+        for strange in ("***", "-", " ", "°"):
+            assert refusal("compute.gpu_type", strange).startswith("compute.gpu_type: must be a word")
+
+    @pytest.mark.parametrize("more", [{}, {"gpu_binding": "rank"}, {"gpu_binding": "rank", "nproc_per_node": 2}])
+    def test_a_process_gets_one_instance(self, more: dict[str, Any]) -> None:
+        instances = {"gpus": 4, "gpu_type": "mig", "nproc_per_node": 4, "gpu_binding": "rank"}
+        assert request(compute=instances).gpus == 4
+        with pytest.raises(RunConfigError, match=r"compute\.gpus: CUDA gives a process one MIG instance, not"):
+            request(compute={"gpus": 4, "gpu_type": "mig", **more})
 
     def test_no_gpu_type_with_gpus(self) -> None:
         with pytest.raises(RunConfigError, match=r"^compute.gpu_type: 'none' asks for no GPU, and compute.gpus for 2$"):
