@@ -75,6 +75,36 @@ def lease_dir() -> str | None:
     return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
 
+# What tells a container engine's command line where its engine is, and how to use it. None of it is a secret.
+_OF_ENGINES = (
+    "PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DBUS_SESSION_BUS_ADDRESS",
+    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS", "DOCKER_TLS_VERIFY",
+    "CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "REGISTRY_AUTH_FILE",
+)  # fmt: skip
+
+
+def container_engine() -> tuple[str, dict[str, str]]:
+    """The program that starts containers, docker's or podman's command line: ``LOCALRUN_CONTAINER_ENGINE`` or docker.
+
+    With the variables that it heeds, as far as they are set (``DOCKER_HOST`` and its like). The program is absolute if
+    it is on the ``PATH``, else as it was asked for.
+    """
+    import shutil
+
+    asked = os.path.expanduser(os.environ.get("LOCALRUN_CONTAINER_ENGINE") or "docker")
+    return shutil.which(asked) or asked, {name: os.environ[name] for name in _OF_ENGINES if name in os.environ}
+
+
+def docker_socket() -> str | None:
+    """The socket on which docker's engine listens, where that is plain: ``DOCKER_HOST`` or, by default, the system's.
+
+    None if ``DOCKER_HOST`` is no socket, or ``DOCKER_CONTEXT`` says which engine is meant.
+    """
+    default = None if os.environ.get("DOCKER_CONTEXT") else "unix:///var/run/docker.sock"
+    kind, _, path = (os.environ.get("DOCKER_HOST") or default or "").partition("://")
+    return path if kind == "unix" else None
+
+
 def library_path() -> list[str]:
     """The folders in which shared libraries are looked for first: ``LD_LIBRARY_PATH``."""
     return [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]

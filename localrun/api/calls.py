@@ -20,7 +20,8 @@ def call(work: C) -> C:
     """Give a function that declares mcli's ``timeout`` and ``future`` the latter's meaning.
 
     With ``future=True`` it returns a ``concurrent.futures.Future`` at once and works in the background, without regard
-    to ``timeout``; what is an iterator otherwise is one of futures then, as `futures_of` makes it. Calls that have nothing to wait for are local and short, and are simply made, whatever ``timeout``.
+    to ``timeout``; what is an iterator otherwise is one of futures then, as `futures_of` makes it. Calls that have
+    nothing to wait for are local and short, and are simply made, whatever ``timeout``.
     """
 
     @functools.wraps(work)

@@ -190,6 +190,8 @@ def _submit(
     record = _record(name, config, request, fields, queue)
     if request.integrations:
         record["cwd"] = RunFolder(folder).work
+    if request.image:
+        _add_container(record, request)
     contents = dict(contents)
     if request.parameters:
         contents["parameters.yaml"] = _yaml(request.parameters)
@@ -265,6 +267,26 @@ def _record(name: str, config: RunConfig, request: Request, fields: Mapping[str,
         "metadata": request.metadata,
     }
     return records.new(uid=uid, name=name, **{**given, **fields})
+
+
+def _add_container(record: Record, request: Request) -> None:
+    """Add to a record what its container needs, and refuse what can't be one's.
+
+    Raises:
+        RunConfigError: the working folder, or one of the volumes.
+        SystemFailureError: there is no engine, or it can't be reached.
+    """
+    from localrun.engine.containerengine import ContainerEngine, check_reachable
+    from localrun.model.containers import check_working_folder
+
+    check_working_folder(record["cwd"])
+    for index, volume in enumerate(request.volumes):
+        if not os.path.exists(volume["source"]):
+            raise RunConfigError(f"compute.volumes[{index}]: {volume['source']} doesn't exist on this machine")
+    program, environ = settings.container_engine()
+    check_reachable(ContainerEngine(program, environ), settings.docker_socket())
+    fields = {field: getattr(request, field) for field in ("image", "volumes", "shm_size", "pull", "network")}
+    record["request"] |= {**fields, "engine": {"program": program, "environ": environ}}
 
 
 def _found(run: Run | str) -> Run:

@@ -32,8 +32,8 @@ class Waiting(NamedTuple):
 
     ``lacking`` names the resources of ``needs`` that are not free; ``held_by`` are the active runs that have them, and
     ``kept_for`` the first of the runs ahead for which what is free of them is kept. ``not_before`` is the time, in
-    seconds since the epoch, until which a retry is delayed, ``after`` says what must be over before, ``gpus`` what keeps
-    it from GPUs. With nothing of these it is about to start. ``making_way`` are active runs that are stopped for it.
+    seconds since the epoch, until which a retry is delayed, ``after`` what must be over before, ``gpus`` what keeps it
+    from GPUs. With nothing of these it is about to start. ``making_way`` are active runs that are stopped for it.
     """
 
     position: int

@@ -15,9 +15,7 @@ from localrun.model.record import Record
 
 
 @overload
-def watch_run_status(
-    run: str | Run, timeout: float | None = None, future: Literal[False] = False
-) -> Iterator[Run]: ...
+def watch_run_status(run: str | Run, timeout: float | None = None, future: Literal[False] = False) -> Iterator[Run]: ...
 @overload
 def watch_run_status(
     run: str | Run, timeout: float | None = None, *, future: Literal[True]

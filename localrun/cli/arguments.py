@@ -103,7 +103,7 @@ def typed_pair(text: str) -> tuple[str, Any]:
 
 
 def _yaml_value(name: str, text: str) -> Any:
-    from localrun.model.config import read_yaml
+    from localrun.model.configtext import read_yaml
 
     is_flow = text.lstrip().startswith(("[", "{"))
     try:

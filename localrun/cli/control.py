@@ -124,11 +124,7 @@ def _selected(args: Namespace, is_eligible: Callable[[Run], bool]) -> list[Run]:
     if not (args.names or args.all or given(args)):
         raise RunConfigError("name the runs, or give a filter or --all")
     named = {name for name in args.names if not is_glob(name)} if not given(args) else set()
-    return [
-        run
-        for run in chosen(args)
-        if run.name in named or run.path in named or _can(run, is_eligible)
-    ]
+    return [run for run in chosen(args) if run.name in named or run.path in named or _can(run, is_eligible)]
 
 
 def _can(run: Run, is_eligible: Callable[[Run], bool]) -> bool:

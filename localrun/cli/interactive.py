@@ -64,12 +64,15 @@ def interactive(args: Namespace) -> int | None:
             wait_until_running(run, line)
         finally:
             line.clear()
-        if not run.status.is_terminal():
-            if sys.stderr.isatty():
-                say(f"localrun: run {run.name}: leave its shell to give back what it holds")
-            return enter(run, _command(args.words))
-    tell_how_it_ended(run)
-    return exit_code(run)
+        if run.status.is_terminal():
+            tell_how_it_ended(run)
+            return exit_code(run)
+        if sys.stderr.isatty():
+            say(f"localrun: run {run.name}: leave its shell to give back what it holds")
+        code = enter(run, _command(args.words))
+        if run.refresh().status is not RunStatus.RUNNING:
+            _tell_that_it_is_over(run.wait())
+        return code
 
 
 def connect(args: Namespace) -> int:
@@ -104,8 +107,6 @@ def _given_back(run: Run) -> Iterator[None]:
     finally:
         if run.refresh().status <= RunStatus.RUNNING:
             run.stop("its shell was left", timeout=None)
-        elif run.status is not RunStatus.FAILED:
-            _tell_that_it_is_over(run.wait())
 
 
 def _tell_that_it_is_over(run: Run) -> None:

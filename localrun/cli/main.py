@@ -29,6 +29,7 @@ COMMANDS = (
     ("get", "get", "list runs, secrets, or the machine as a cluster"),
     ("describe", "describe", "show everything about a run"),
     ("logs", "logs", "show a run's output"),
+    ("diff", "diff", "show what is not the same about two runs"),
     ("interactive", "interactive", "hold GPUs for some hours, with a shell on them"),
     ("connect", "interactive", "open a shell inside a running run, or run a command there"),
     ("wait", "wait", "wait for runs, and exit as they did"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, in ASCII."""
     print(json.dumps(value, indent=2))
@@ -92,8 +93,9 @@ def summary(run: Run) -> dict[str, Any]:
         "reason": run.reason, "message": run.message, "exit_code": run.exit_code, "signal": run.signal,
         **{field: moment and moment.isoformat() for field, moment in times.items()},
         "duration": elapsed(run), "fn_name": run.fn_name, "cmds": run.cmds, "cpus": run.cpus, "memory": run.memory,
-        "priority": run.priority, "resumption_count": run.resumption_count, "path": run.path,
-        "deleted": run.is_deleted,
+        "gpus": run.gpus, "gpu_type": run.gpu_type, "priority": run.priority, "preemptible": run.preemptible,
+        "created_by": run.created_by, "resumption_count": run.resumption_count, "metadata": run.metadata,
+        "path": run.path, "deleted": run.is_deleted,
     }  # fmt: skip
 
 

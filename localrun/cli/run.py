@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def add_run(parser: Parser) -> None:
     """The arguments of ``localrun run``."""
     parser.usage = "localrun run [-f FILE | -r RUN | --clone RUN] [options] [-- COMMAND …]"
-    parser.add_argument("-f", "--file", metavar="FILE", help="a configuration, YAML or JSON; options override its fields")
+    parser.add_argument("-f", "--file", metavar="FILE", help="a configuration in YAML or JSON; options override it")
     parser.add_argument("-r", "--restart", metavar="RUN", help="queue an ended run again, under its name")
-    parser.add_argument("--clone", metavar="RUN", help="a new run like that one; options override its fields")
+    parser.add_argument("--clone", metavar="RUN", help="a new run like that one; options override its configuration")
     what = "a run for each of these values of a field of the configuration, or else of a parameter; several combine"
     parser.add_argument("--sweep", metavar="KEY=V1,V2,…", type=axis, action="append", default=[], help=what)
     parser.add_argument("--follow", action="store_true", help="show its output, and exit with its code")
@@ -86,6 +86,7 @@ def _run_sweep(args: Namespace) -> None:
     config, original = _configured(args)
     made = variants(config, args.sweep, config.name or (original.name if original else None))
     for variant in made:
+        _refuse_command(variant, original)
         submit.check(variant, needs_command=original is None or original.fn_name is None)
     for variant in made:
         print(_submitted(variant, original).name, flush=True)
@@ -95,6 +96,7 @@ def _run_sweep(args: Namespace) -> None:
 
 def _queued(args: Namespace) -> Run:
     config, original = _configured(args)
+    _refuse_command(config, original)
     return _submitted(config, original, args.path)
 
 
@@ -104,9 +106,12 @@ def _configured(args: Namespace) -> tuple[RunConfig, Run | None]:
     config = original.config if original else RunConfig() if args.file is None else _read(args.file)
     for field, value in overrides(args, config).items():
         setattr(config, field, value)
+    return config, original
+
+
+def _refuse_command(config: RunConfig, original: Run | None) -> None:
     if original and original.fn_name is not None and config.command:
         raise RunConfigError(f"--clone: run {original.name} is a function's: it takes no command")
-    return config, original
 
 
 def _submitted(config: RunConfig, original: Run | None, path: str | None = None) -> Run:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from localrun.cli.fields import put
 from localrun.errors import RunConfigError
-from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig, read_yaml
+from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
+from localrun.model.configtext import read_yaml
 from localrun.model.request import name_from_command
 
 _MOST_RUNS = 10_000
@@ -101,9 +102,9 @@ def _names(stem: str, axes: Sequence[Axis], values: Sequence[Any]) -> Iterator[s
         key = each.path[-1] if ends.count(each.path[-1]) == 1 else ".".join(each.path[-2:])
         parts += [_label(key), _label(value)]
     tail = "-".join(parts)[:_LONGEST_TAIL]
-    yield f"{stem[: _LONGEST_NAME - len(tail)]}-{tail}"
+    yield f"{stem[: _LONGEST_NAME - 1 - len(tail)]}-{tail}"
     for number in itertools.count(2):
-        yield f"{stem[: _LONGEST_NAME - 6 - len(tail)]}-{tail}-{number}"
+        yield f"{stem[: _LONGEST_NAME - 7 - len(tail)]}-{tail}-{number}"
 
 
 def _label(value: Any) -> str:

@@ -125,7 +125,9 @@ class Dispatcher:
             return
         # Nobody looks after it. With its lock in hand, nobody else starts to.
         status = records.status(record) if record["uid"] == ticket.uid else RunStatus.UNKNOWN
-        if status.is_terminal() or status is RunStatus.UNKNOWN:
+        if status.is_terminal() and record["request"].get("image"):
+            self._recover(ticket, lock)  # its container may be there still
+        elif status.is_terminal() or status is RunStatus.UNKNOWN:
             self._queue.drop(ticket.name, state)
             self._roster.remove(ticket.name)
             lock.release()

@@ -20,6 +20,8 @@ _SHELL_HINTS = {
     126: " (the command was found but may not be executed)",
     127: " (command not found)",
 }
+# Trying again would end the same way.
+_NEVER_RAN = (Reason.FAILED_TO_START, Reason.FAILED_IMAGE_PULL)
 _KILL_HINT = "; if nobody did that by hand, the kernel may have been short of memory"
 
 
@@ -74,9 +76,9 @@ def stopped(cause: Cause, wait_statuses: Mapping[int, int]) -> Ending:
     )
 
 
-def failed_to_start(message: str) -> Ending:
+def failed_to_start(message: str, reason: str = Reason.FAILED_TO_START) -> Ending:
     """The end of a run of which nothing of the user's ran."""
-    return Ending(RunStatus.FAILED, Reason.FAILED_TO_START, message)
+    return Ending(RunStatus.FAILED, reason, message)
 
 
 def command_ended(wait_status: int, rank: int = 0) -> Ending:
@@ -96,6 +98,15 @@ def preparation_ended(wait_status: int, outcome: Mapping[str, Any] | None) -> En
     if ending.status is RunStatus.COMPLETED:
         return ending
     return ending._replace(message=outcome["message"] if outcome else f"its integrations ended: {ending.message}")
+
+
+def fetch_ended(wait_status: int, outcome: Mapping[str, Any] | None) -> Ending:
+    """The end of fetching a run's image: COMPLETED if its ranks may start, else that of the run."""
+    ending = command_ended(wait_status)
+    if ending.status is RunStatus.COMPLETED:
+        return ending
+    message = "its image isn't on this machine and can't be fetched: the run's stderr says what the registry said"
+    return failed_to_start(message, Reason.FAILED_IMAGE_PULL)
 
 
 def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: int = 0) -> Ending:
@@ -137,7 +148,7 @@ def all_completed(endings: Mapping[int, Ending]) -> Ending:
 
 def retries_left(resumptions: Sequence[Mapping[str, Any]], ending: Ending, request: Mapping[str, Any]) -> bool:
     """True if a run that ended so is tried again; ``resumptions`` are those since it was last started by hand."""
-    if ending.status is not RunStatus.FAILED or ending.reason == Reason.FAILED_TO_START:
+    if ending.status is not RunStatus.FAILED or ending.reason in _NEVER_RAN:
         return False
     if ending.reason == Reason.SYSTEM_FAILURE:
         return bool(request["retry_on_system_failure"])

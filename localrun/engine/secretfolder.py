@@ -129,6 +129,23 @@ class SecretFolder:
         ours = {name: value for name, value in variables.items() if name not in taken}
         return ours | {CONFIDENTIAL: " ".join(ours)} if ours else {}
 
+    def mounted(self, names: Collection[str] | None) -> list[tuple[str, str, str]]:
+        """The mounted ones of these secrets, or of all: variable, file, and the file's place in a container.
+
+        SecretNotFoundError if a named one is gone.
+        """
+        found = []
+        for name in self.names() if names is None else names:
+            try:
+                secret = self.read(name)
+            except SecretNotFoundError:
+                if names is None:
+                    continue  # deleted this moment
+                raise
+            if secret.secret_type == MOUNTED:
+                found.append((secret.variable, f"{self.path}/{name}/secret", f"{secret.mount_path}/secret"))
+        return found
+
     def _changing(self) -> files.ByteLock:
         """The lock under which secrets change, held, with what a killed process left half-made cleared away."""
         Queue(self._home).prepare()  # which sees to it that no other user can put something else in our folder's place

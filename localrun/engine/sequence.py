@@ -12,15 +12,16 @@ from localrun import files
 from localrun.tuples import NamedTuple
 
 # Descriptor 3 is the log of errors: what this shell itself has to say, of a child that was killed, doesn't go there.
+# In a container there may be no bash: this is for any shell.
 _SCRIPT = r"""
 exec 3>&2 2>/dev/null
 notes=$1 first=0
 shift
 for command; do
-    /bin/bash -c "$command" 2>&3 3>&-
+    "${BASH:-sh}" -c "$command" 2>&3 3>&-
     code=$?
     printf '%s %s %s\n' "$code" $(stat -Lc %s /proc/$$/fd/1 /proc/$$/fd/3) >>"$notes"
-    ((first)) || first=$code
+    [ "$first" -ne 0 ] || first=$code
 done
 exit "$first"
 """

@@ -17,8 +17,8 @@ from localrun import files
 from localrun.engine import conclusion, outcome, processes, ranks, signals, surroundings
 from localrun.engine.exits import Exits
 from localrun.engine.holdings import Holdings
-from localrun.engine.launchers import launcher_of
-from localrun.engine.launchers.process import CannotStartError, LostProcessLauncher, ProcessLauncher
+from localrun.engine.launchers import launcher_of, lost_launcher_of
+from localrun.engine.launchers.process import CannotStartError, NoImageError, ProcessLauncher
 from localrun.engine.logclock import LogClock
 from localrun.engine.outcome import Cause, Ending
 from localrun.engine.queue import Queue, Ticket
@@ -33,9 +33,11 @@ from localrun.model.status import Reason, RunStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from localrun.engine.gpus import Gpu
+
+Judge: TypeAlias = "Callable[[int, Mapping[str, Any] | None], Ending]"
 
 _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
@@ -72,7 +74,9 @@ class Supervisor:
         self._order: Exits | None = None
         self._outcomes: dict[int, Ending] = {}  # rank → how it ended
         self._failed: int | None = None  # the first rank that did
-        self._is_preparing = False  # integrations are at work, or have failed
+        self._stage: Judge | None = None  # what calls the end of what is at work, or has failed, before the ranks
+        self._launcher: ProcessLauncher  # from the claim on
+        self.is_cleared = True  # nothing is left of the run that the system keeps for it
         self._exited = 0  # children so far, adopted orphans among them
         self._clock = clock
         self._telemetry: Telemetry | None = None
@@ -93,27 +97,28 @@ class Supervisor:
             self._log(f"run {self._ticket.run} was not started: {error}")
             self._held.release()
             return
-        launcher = launcher_of(record, self._folder, self._held.fds())
+        self._launcher = launcher_of(record, self._folder, self._held.fds())
+        self._launcher.is_to_end = lambda: self._is_to_end(record)
         ending: Ending | None = None
         try:
-            context = self._set_up(record, launcher)
-            cause = self._prepare(record, launcher, context)
-            if cause is None and not self._is_preparing:
-                self._start(record, launcher, context)
+            context = self._set_up(record)
+            cause = self._prepare(record, context) or self._start_all(record, context)
+            if cause is None and self._stage is None:
                 cause = self._watch(record)
         except CannotStartError as error:
-            cause, ending = None, outcome.failed_to_start(str(error))
+            cause, ending = None, outcome.failed_to_start(str(error), error.reason)
         if self._telemetry is not None:  # first, because what asks the driver is a child of ours, too
             self._telemetry.close()
             self._telemetry = None
         left = self._reap()
-        if cause or left:
-            self._terminate(launcher, record, cause)
+        if cause or left or self._launcher.strangers:
+            self._terminate(record, cause)
         self._clock.stop()
         ending = ending or self._ending(record, cause)
         if self._order is not None:
             self._order.close()
-        self._finish_with_all(launcher, record, cause, ending)
+        self._finish_with_all(record, cause, ending)
+        self.is_cleared = self._launcher.clear()
 
     def recover(self, dispatcher: int) -> None:
         """End a run whose supervisor was lost: its processes first, then its record."""
@@ -122,15 +127,19 @@ class Supervisor:
         except LocalrunError as error:
             self._log(f"run {self._ticket.run} is gone from the queue: {error}")
             return
+        self._launcher = lost_launcher_of(record, self._folder, dispatcher)
+        if records.status(record).is_terminal():
+            self.is_cleared = self._launcher.clear()
+            return
         self._log(f"run {record['name']} had lost its supervisor")
         cause = conclusion.stop_cause(record) or Cause(
             RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
         )
         self._held.take_again(record)
-        launcher = LostProcessLauncher(record, self._folder, dispatcher=dispatcher)
-        self._terminate(launcher, record, cause)
+        self._terminate(record, cause)
+        self.is_cleared = self._launcher.clear()  # with what was about to come up as its supervisor was killed
         self._held.take_again(record)
-        self._finish_with_all(launcher, record, cause, outcome.stopped(cause, {}))
+        self._finish_with_all(record, cause, outcome.stopped(cause, {}))
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -158,41 +167,73 @@ class Supervisor:
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
 
-    def _set_up(self, record: Record, launcher: ProcessLauncher) -> dict[str, Any]:
-        """What the run inherits, its secrets in the environment; what it needs to start is there then."""
+    def _set_up(self, record: Record) -> dict[str, Any]:
+        """What the run inherits, and its secrets; what it needs to start is there then."""
         try:
             context = self._queue.environment(self._ticket.environment)
-            context["environ"] |= surroundings.secrets(self._queue.home, record["request"])
+            context["secrets"] = surroundings.secrets(self._queue.home, record["request"])
             os.makedirs(self._folder.resumption_logs(records.resumption_index(record)), mode=0o700, exist_ok=True)
-            launcher.check()
+            self._launcher.check()
         except LocalrunError as error:
             raise CannotStartError(error.message) from None
         except OSError as error:
             raise CannotStartError(_unwritable(self._folder, error)) from None
         return context
 
-    def _prepare(self, record: Record, launcher: ProcessLauncher, context: Mapping[str, Any]) -> Cause | None:
-        """Let the integrations, if there are some, do their work; they stand in rank 0's place until they succeed."""
-        pid = launcher.prepare(records.resumption_index(record), context)
+    def _prepare(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
+        """Let the integrations, if there are some, do their work."""
+        pid = self._launcher.prepare(records.resumption_index(record), context)
         if pid is None:
             return None
-        self._is_preparing, self._ranks[pid] = True, 0
+        self._ranks[pid] = 0
         self._enter_running(record)
+        return self._pass_stage(record, outcome.preparation_ended)
+
+    def _start_all(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
+        """Start the ranks and enter RUNNING, unless a stage before has failed; if need be their image is fetched."""
+        if self._stage is not None:
+            return None
+        try:
+            self._start(record, context)
+        except NoImageError as error:
+            self._ranks = {error.fetch(): 0}
+            self._watch_logs(records.resumption_index(record))
+            cause = self._pass_stage(record, outcome.fetch_ended)
+            if cause is not None or self._stage is not None:
+                return cause
+            self._start(record, context)
+        return None
+
+    def _pass_stage(self, record: Record, judge: Judge) -> Cause | None:
+        """Wait for what stands in rank 0's place before the ranks; if it succeeded, nothing of it is left in mind."""
+        self._stage = judge
         cause = self._watch(record)
         if cause is None and not self._find_failed(record):
-            self._is_preparing = False
+            self._stage = None
             self._ranks, self._exits, self._outcomes = {}, {}, {}
             self._signals.add(NEWS)  # what the record said meanwhile
         return cause
 
-    def _start(self, record: Record, launcher: ProcessLauncher, context: Mapping[str, Any]) -> None:
-        """Start the ranks and enter RUNNING."""
-        self._order = Exits()
+    def _start(self, record: Record, context: Mapping[str, Any]) -> None:
         for rank in range(ranks.count(record["request"])):
-            pid = launcher.start(rank, records.resumption_index(record), context)
+            pid = self._launcher.start(rank, records.resumption_index(record), context)
             self._ranks[pid] = rank
+            self._order = self._order or Exits()
             self._order.add(pid, rank)
+            if self._launcher.interrupted:
+                break
         self._enter_running(record)
+
+    def _is_to_end(self, record: Mapping[str, Any]) -> bool:
+        """True if there is a cause to end the run by now; asked by what takes its time to start."""
+        poll = select.poll()
+        poll.register(self._news, select.POLLIN)
+        if poll.poll(0):
+            self._signals.update(os.read(self._news, 4096))
+        now = self._reread(record)
+        if now is not record:
+            self._signals.add(NEWS)  # for whoever looks next
+        return self._cause(now, conclusion.deadline(now)) is not None
 
     def _enter_running(self, record: Record) -> None:
         """Have it in the record that this attempt runs, and as which processes; look after their logs."""
@@ -251,19 +292,23 @@ class Supervisor:
         """True if a rank has failed; the first one that did is kept in mind."""
         order = list(self._exits) if self._order is None else self._order.in_order()
         for rank in [rank for rank in order if rank in self._exits and rank not in self._outcomes]:
-            self._outcomes[rank] = self._ended(record, rank)
+            self._outcomes[rank] = self._ended(records.resumption_index(dict(record)), record, rank)
             if self._failed is None and self._outcomes[rank].status is not RunStatus.COMPLETED:
                 self._failed = rank
         return self._failed is not None
 
-    def _ended(self, record: Mapping[str, Any], rank: int) -> Ending:
-        if record["fn_name"] is None and not self._is_preparing:
-            return outcome.command_ended(self._exits[rank], rank)
-        said = self._outcome(records.resumption_index(dict(record)), rank)
-        if self._is_preparing:
-            files.remove(self._folder.outcome(records.resumption_index(dict(record)), rank))
-            return outcome.preparation_ended(self._exits[rank], said)
-        return outcome.function_ended(self._exits[rank], said, rank)
+    def _ended(self, resumption: int, record: Mapping[str, Any], rank: int) -> Ending:
+        wait_status = self._exits[rank]
+        if self._stage is not None:
+            said = self._outcome(resumption, rank)
+            files.remove(self._folder.outcome(resumption, rank))
+            return self._stage(wait_status, said)
+        ending = self._launcher.ended(rank, resumption, wait_status)
+        if ending is not None:
+            return ending
+        if record["fn_name"] is None:
+            return outcome.command_ended(wait_status, rank)
+        return outcome.function_ended(wait_status, self._outcome(resumption, rank), rank)
 
     def _wait(self, timeout: float | None) -> None:
         """Sleep until a signal, a log's growth or the timeout."""
@@ -300,7 +345,7 @@ class Supervisor:
                 return True
             self._exited += 1
             if pid in self._ranks:
-                self._exits[self._ranks[pid]] = wait_status
+                self._exits[self._ranks[pid]] = self._launcher.wait_status(wait_status)
 
     def _watch_logs(self, resumption: int) -> None:
         for rank in self._ranks.values():
@@ -309,29 +354,29 @@ class Supervisor:
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
-    def _terminate(self, launcher: ProcessLauncher, record: Mapping[str, Any], cause: Cause | None) -> None:
+    def _terminate(self, record: Mapping[str, Any], cause: Cause | None) -> None:
         """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
         if records.status(dict(record)) is not RunStatus.TERMINATING:
             self._note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
-        launcher.strangers |= self._let_in_no_more()
+        self._launcher.strangers |= self._let_in_no_more()
         deadline = time.monotonic() + float(record["request"]["stop_grace"])
-        left = launcher.signal(signal.SIGTERM)
+        left = self._launcher.signal(signal.SIGTERM)
         told = {process.pid for process in left}
-        if launcher.strangers:
-            launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
+        if self._launcher.strangers:
+            self._launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
-            left = launcher.alive() if self._reap() or launcher.strangers else []
+            left = self._launcher.alive() if self._reap() or self._launcher.strangers else []
             _tell_orphans(left, told)
-            if launcher.strangers:
-                launcher.hang_up(left)
+            if self._launcher.strangers:
+                self._launcher.hang_up(left)
         # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
         # looks in a row found nothing, and nothing has exited in between.
         pause, empty = 0.0, 0
-        while empty < 2 and (self._reap() or launcher.strangers):  # without children of ours nothing lives of it
+        while empty < 2 and (self._reap() or self._launcher.strangers):  # without children of ours nothing lives of it
             time.sleep(pause)
             exited = self._exited
-            left = launcher.signal(signal.SIGKILL)
+            left = self._launcher.signal(signal.SIGKILL)
             self._reap()
             empty = 0 if left or self._exited != exited else empty + 1
             pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
@@ -350,7 +395,7 @@ class Supervisor:
         if self._failed is None and record["request"].get("nproc_per_node"):
             return outcome.all_completed(self._outcomes)
         ending = self._outcomes[self._failed or 0]
-        several = ranks.count(record["request"]) > 1 and not self._is_preparing
+        several = ranks.count(record["request"]) > 1 and self._stage is None
         return ending._replace(message=f"rank {self._failed}: {ending.message}") if several else ending
 
     def _outcome(self, resumption: int, rank: int) -> dict[str, Any] | None:
@@ -360,15 +405,13 @@ class Supervisor:
             return None
         return said
 
-    def _finish_with_all(
-        self, launcher: ProcessLauncher, record: Mapping[str, Any], cause: Cause | None, ending: Ending
-    ) -> None:
+    def _finish_with_all(self, record: Mapping[str, Any], cause: Cause | None, ending: Ending) -> None:
         """Write the end, after that of everyone who has connected to the run, up to the last moment."""
         while True:
             try:
                 return self._finish(ending)
             except _ConnectedError:
-                self._terminate(launcher, record, cause)
+                self._terminate(record, cause)
 
     def _finish(self, ending: Ending) -> None:
         """Write the end, or go back to the queue for another attempt."""
@@ -458,7 +501,12 @@ def supervise(
     clock = LogClock(Watch())
     supervisor = Supervisor(queue, ticket, gpus, pipe, clock, log)
     supervisor.recover(dispatcher) if recover else supervisor.run()
-    while (successor := queue.leave(ticket, claim_next=os.getppid() == dispatcher)) is not None:
+    while supervisor.is_cleared:
+        successor = queue.leave(ticket, claim_next=os.getppid() == dispatcher)
+        if successor is None:
+            return
         lock.release()
         ticket, lock = successor
-        Supervisor(queue, ticket, (), pipe, clock, log).run()
+        supervisor = Supervisor(queue, ticket, (), pipe, clock, log)
+        supervisor.run()
+    queue.set_aside(ticket)  # for another to clear: the dispatcher sees to that as long as there is a ticket

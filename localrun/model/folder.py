@@ -74,6 +74,10 @@ class RunFolder:
         """The folder with one folder of logs for each resumption."""
         return f"{self.path}/logs"
 
+    def gate(self, resumption: int, rank: int) -> str:
+        """The named pipe at which a rank in a container waits until all ranks are there; only until then."""
+        return f"{self.path}/logs/{resumption}/rank_{rank}.gate"
+
     @property
     def connected(self) -> str:
         """There while somebody has connected to the run who must be ended with it; made under the record's lock."""

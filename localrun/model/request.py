@@ -18,14 +18,8 @@ from localrun.model.sizes import parse_size
 
 PRIORITIES = ("high", "auto", "low", "lowest")
 
-# Fields the engine has no part for yet, each with the value that, beside an empty one, asks for nothing of it.
-_NOT_YET: dict[str, Any] = {
-    "image": None,
-    "compute.volumes": None,
-    "compute.shm_size": None,
-    "compute.pull": "missing",
-    "compute.network": None,
-}
+# What is for containers alone.
+_OF_CONTAINERS = ("compute.volumes", "compute.shm_size", "compute.pull", "compute.network")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +28,7 @@ class Request:
 
     name: str | None = None
     parent_name: str | None = None
+    image: str | None = None
     command: str = ""
     cwd: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +49,10 @@ class Request:
     nproc_per_node: int | None = None  # "gpu" has become a number
     cpus: float = 1.0  # 0 for a run with GPUs
     memory: int = 0  # bytes; 0 asks for none in particular
+    volumes: list[dict[str, Any]] = field(default_factory=list)  # as `containers` spells them out
+    shm_size: int = 0  # bytes; 0: half the machine's memory
+    pull: str = "missing"
+    network: str = "host"
     # scheduling
     priority: str = "auto"
     preemptible: bool = False
@@ -73,12 +72,13 @@ class Request:
         mapping = config.to_mapping()
         check_keys(mapping)
         given = _by_path(mapping)
-        for path, harmless in _NOT_YET.items():
-            if given.get(path) and given[path] != harmless:
-                raise RunConfigError(f"{path}: not supported by this version of localrun")
         values = {path.rpartition(".")[2]: rule(given[path], path) for path, rule in _RULES.items() if path in given}
         if values.get("integrations") and "cwd" in values:
             raise RunConfigError("cwd: a run with integrations works in a folder of its own: leave it out")
+        if values.get("image") or any(path in given for path in _OF_CONTAINERS):
+            from localrun.model.containers import check_together
+
+            check_together(values, {path: given.get(path) for path in _OF_CONTAINERS})
         if needs_command and not values.get("command", "").strip():
             raise RunConfigError("command: must not be empty")
         return cls(**_with_gpus_settled(values))
@@ -273,6 +273,17 @@ def _integrations(value: list[Any], field: str) -> list[dict[str, Any]]:
     return validate_integrations(value, field)
 
 
+def _of_containers(rule: str) -> _Rule:
+    """The rule of that name in `containers`, which is loaded when it is needed."""
+
+    def validate(value: Any, field: str) -> Any:
+        from localrun.model import containers
+
+        return getattr(containers, rule)(value, field)
+
+    return validate
+
+
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise _refuse(field, "true or false", value)
@@ -380,6 +391,7 @@ def _check_json(value: Any, field: str) -> None:
 _RULES: dict[str, _Rule] = {
     "name": validate_name,
     "parent_name": _text,
+    "image": _of_containers("validate_image"),
     "command": _text,
     "cwd": _folder,
     "parameters": _json_mapping,
@@ -399,6 +411,10 @@ _RULES: dict[str, _Rule] = {
     "compute.nproc_per_node": _processes,
     "compute.cpus": _number(),
     "compute.memory": parse_size,
+    "compute.volumes": _of_containers("validate_volumes"),
+    "compute.shm_size": parse_size,
+    "compute.pull": _one_of("missing", "never", "always"),
+    "compute.network": _of_containers("validate_network"),
     "scheduling.priority": _priority,
     "scheduling.preemptible": _flag,
     "scheduling.max_retries": _number(whole=True),

@@ -21,7 +21,7 @@ from localrun import IllegalTransitionError, RunConfig, RunConfigError, RunNotFo
 from localrun.api.watching import as_of
 
 _LOGS = "run, rank, node_rank, local_gpu_rank, global_gpu_rank, timeout, future"
-_FILTERS = "cluster_names, before, after, gpu_types, gpu_nums, statuses, timeout, future, user_emails, run_types"
+_FILTERS = "cluster_names, before, after, gpu_types, gpu_nums, statuses, timeout=10, future, user_emails, run_types"
 _UPDATE = "preemptible, priority, max_retries, retry_on_system_failure"
 # As the pages have them, the newer first; what is localrun's own comes behind.
 SIGNATURES = {

@@ -13,7 +13,7 @@ from localrun import errors
 STATUSES = {
     "RunConfigError": 400, "NotARunError": 400, "RunNotFoundError": 404, "SecretNotFoundError": 404,
     "RunExistsError": 409, "SecretExistsError": 409, "IllegalTransitionError": 409, "CacheMismatchError": 409,
-    "SystemFailureError": 500, "RunFailedError": 500, "UntrustedRunError": 403,
+    "RunFailedError": 500, "UntrustedRunError": 403,
 }  # fmt: skip
 CLASSES = [
     each

@@ -304,9 +304,7 @@ DAMAGE: dict[str, Callable[[Runs, Path], object]] = {
     "a journal of noise": lambda runs, _: (runs.path / ".index/journal").write_bytes(os.urandom(500)),
     "another's database": lambda runs, other: shutil.copy(other / ".index/runs.sqlite", runs.path / ".index"),
     "another's journal": lambda runs, other: shutil.copy(other / ".index/journal", runs.path / ".index"),
-    "another's both": lambda runs, other: shutil.copytree(
-        other / ".index", runs.path / ".index", dirs_exist_ok=True
-    ),
+    "another's both": lambda runs, other: shutil.copytree(other / ".index", runs.path / ".index", dirs_exist_ok=True),
     "another database": lambda runs, _: another_database(runs.path / ".index/runs.sqlite"),
 }
 
@@ -366,7 +364,9 @@ class TestDamage:
         monkeypatch.setattr(indexes, "boot_id", lambda: "another")
         runs.check()
 
-    def test_a_long_journal_is_started_anew(self, runs: Runs, monkeypatch: pytest.MonkeyPatch, looks: list[str]) -> None:
+    def test_a_long_journal_is_started_anew(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch, looks: list[str]
+    ) -> None:
         monkeypatch.setattr(indexes, "_JOURNAL_SIZE", journal.START + 20)
         for number in range(30):
             runs.advance("r4", RunStatus.STARTING, RunStatus.TERMINATING, RunStatus.QUEUED)
@@ -501,9 +501,7 @@ def indexed(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def truth(home: Home) -> dict[str, str]:
-    return {
-        name: home.record(name)["status"] for name in os.listdir(home.runs) if not name.startswith(".")
-    }
+    return {name: home.record(name)["status"] for name in os.listdir(home.runs) if not name.startswith(".")}
 
 
 def listed(**filters: Any) -> dict[str, str]:

@@ -20,13 +20,13 @@ CALLS = {
     "delete_run(run, *, timeout=10, future=False)": "integration/test_run_object.py",
     "delete_runs(runs, *, timeout=10, future=False)": "integration/test_run_object.py",
     "follow_run_logs(run, rank=None, *, node_rank=None, local_gpu_rank=None, global_gpu_rank=None, timeout=None,"
-    " future=False, resumption=None, tail=None, container=None)": "gpu/test_ranks.py",
+    " future=False, resumption=None, tail=None, container=None)": "integration/test_functions.py",
     "get_run_logs(run, rank=None, *, node_rank=None, local_gpu_rank=None, global_gpu_rank=None, timeout=None,"
-    " future=False, failed=False, resumption=None, tail=None, container=None)": "gpu/test_ranks.py",
+    " future=False, failed=False, resumption=None, tail=None, container=None)": "integration/test_functions.py",
     "get_run(run, *, timeout=10, future=False, include_details=True)": "integration/test_run_object.py",
     "get_runs(runs=None, *, cluster_names=None, before=None, after=None, gpu_types=None, gpu_nums=None, statuses=None,"
     " timeout=10, future=False, user_emails=None, run_types=None, include_details=False, include_deleted=False,"
-    " ended_before=None, ended_after=None, limit=100)": "api/test_listing.py",
+    " ended_before=None, ended_after=None, limit=100)": "api/test_get_runs.py",
     "start_run(run, *, timeout=10, future=False)": "integration/test_lifecycle.py",
     "start_runs(runs, *, timeout=10, future=False)": "integration/test_run_object.py",
     "stop_run(run, *, reason=None, timeout=10, future=False)": "faults/test_stop.py",
@@ -35,7 +35,7 @@ CALLS = {
     " retry_on_system_failure=None, timeout=10, future=False, max_duration=None)": "integration/test_scheduling.py",
     "update_run_metadata(run, metadata, *, timeout=10, future=False, protect=False)": "integration/test_run_object.py",
     "wait_for_run_status(run, status, timeout=None, future=False)": "integration/test_run_object.py",
-    "watch_run_status(run, timeout=None, future=False)": "api/test_watching.py",
+    "watch_run_status(run, timeout=None, future=False)": "api/test_calls.py",
     "create_secret(secret, *, timeout=10, future=False)": "integration/test_secrets.py",
     "delete_secrets(secrets=None, *, timeout=10, future=False)": "integration/test_secrets.py",
     "get_cluster(cluster, *, include_utilization=True, include_all=False, timeout=10, future=False)":
@@ -61,13 +61,13 @@ CALLS = {
     "RunStatus.after(self, other, inclusive=False)": "model/test_status.py",
     "RunStatus.is_terminal(self)": "model/test_status.py",
     "RunStatus.from_string(run_status)": "model/test_status.py",
-    "ObjectList(data, obj_type)": "api/test_lists.py",
-    "PaginatedObjectList.next_page(self, limit=None)": "api/test_lists.py",
+    "ObjectList(data, obj_type)": "api/test_get_runs.py",
+    "PaginatedObjectList.next_page(self, limit=None)": "api/test_get_runs.py",
     # The older page.
     "get_run_logs(run, rank=None, *, timestamps=False, timeout=None, future=False, failed=False)":
-    "integration/test_commands.py",
-    "follow_run_logs(run, rank=None, *, timestamps=False, timeout=None, future=False)": "integration/test_commands.py",
-    "get_runs(runs=None, *, clusters=None)": "api/test_listing.py",
+    "integration/test_functions.py",
+    "follow_run_logs(run, rank=None, *, timestamps=False, timeout=None, future=False)": "integration/test_functions.py",
+    "get_runs(runs=None, *, clusters=None)": "api/test_get_runs.py",
 }
 
 RUN_FIELDS = [

@@ -37,6 +37,19 @@ def test_a_run_is_stopped_with_its_processes(home: Home) -> None:
     assert ended.said == "it has ended already: STOPPED\n"
 
 
+def test_why_a_run_was_stopped_is_kept(home: Home) -> None:
+    queue("it")
+    ok("stop", "run", "it", "--reason", "no longer wanted")
+    assert home.record("it")["message"].endswith(": no longer wanted")
+
+
+def test_filters_choose_what_is_stopped(home: Home) -> None:
+    queue("it")
+    assert ok("stop", "runs", "--before", "1h", "-y").said == "no runs to stop\n"
+    assert "give -y" in refused("stop", "runs", "--after", "1h")
+    assert ok("stop", "runs", "i*", "--after", "1h", "-y").said == "it: STOPPED\n"
+
+
 def test_a_stop_that_takes_its_grace_says_so(home: Home) -> None:
     ok("run", "--name", "it", "--stop-grace", 2, "--", "trap '' TERM; echo there; while :; do sleep 0.1; done")
     process = start("logs", "-f", "it")

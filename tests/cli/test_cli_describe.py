@@ -8,7 +8,7 @@ from pathlib import Path
 
 import commandline
 from commandline import CPUS, block, ok, refused
-from support import Home
+from support import Home, wait_until
 
 
 def facts(text: str) -> dict[str, str]:
@@ -76,3 +76,47 @@ def test_what_is_no_run_is_refused(home: Home, tmp_path: Path) -> None:
     assert "there is none of that name" in refused("describe", "run", "nowhere", code=1)
     assert "takes one run" in refused("describe", "one", "two")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_others_must_end_before_says_which(home: Home, tmp_path: Path) -> None:
+    go = block(tmp_path)
+    ok("run", "--name", "it", "--cpus", 0, "--after", "blocker", "--after-any", "blocker", "--", "true")
+    assert facts(ok("describe", "it").text)["waiting"] == (
+        "1st of 1, starts after blocker has completed (run blocker is RUNNING), "
+        "blocker has ended (run blocker is RUNNING)"
+    )
+    waiting = json.loads(ok("util", "-o", "json").out)["queued"][0]
+    assert waiting["after"][0] == "blocker has completed (run blocker is RUNNING)"
+    go.touch()
+    ok("wait", "it")
+
+
+def test_a_run_that_makes_way_and_the_one_it_makes_way_for(home: Home) -> None:
+    stubborn = "trap '' TERM; touch $LOCALRUN_CHECKPOINT_DIR/there; while :; do sleep 0.05; done"
+    ok(
+        "run",
+        "--name",
+        "victim",
+        "--cpus",
+        CPUS,
+        "--priority",
+        "low",
+        "--preemptible",
+        "--stop-grace",
+        20,
+        "--",
+        stubborn,
+    )
+    wait_until((home.runs / "victim/checkpoints/there").exists)
+    ok("run", "--name", "it", "--cpus", CPUS, "--", "true")
+    wait_until(lambda: home.record("victim")["preempt_requested"])
+    assert facts(ok("describe", "victim").text)["stopping"] == "Preempted, made way for it"
+    assert facts(ok("describe", "it").text)["waiting"].endswith("held by victim; victim makes way for it")
+    waiting = json.loads(ok("util", "-o", "json").out)["queued"][0]
+    assert (waiting["name"], waiting["making_way"]) == ("it", ["victim"])
+    rank = home.rank("victim")
+    assert rank is not None
+    commandline.kill_and_wait(rank)
+    ok("wait", "it")
+    ok("stop", "run", "victim")
+    assert "stopping" not in facts(ok("describe", "victim").text)

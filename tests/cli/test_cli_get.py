@@ -41,7 +41,8 @@ def test_the_newest_is_first(three: Home) -> None:
     assert names("--limit", "1") == ["other"]
     assert names("--limit", "0") == []
     assert names("--all") == ["other", "lr-2", "lr-1"]
-    assert ok("get", "runs", "--limit", "2").said == "1 more: --all shows them\n"
+    assert ok("get", "runs", "--limit", "2").said == "there are more: --all shows them\n"
+    assert ok("get", "runs", "--limit", "3").said == ""
 
 
 def test_by_name_glob_folder_and_status(three: Home) -> None:
@@ -57,7 +58,7 @@ def test_by_name_glob_folder_and_status(three: Home) -> None:
 def test_a_table_in_a_pipe_is_whole_at_any_width(home: Home) -> None:
     ok("run", "--follow", "--name", LONG, "--", "echo '[bold]x[/bold]' \t\x1b[31m | cat\ntrue")
     lines = ok("get", "runs", COLUMNS="20").text.splitlines()
-    assert lines[0].split() == ["NAME", "STATUS", "REASON", "AGE", "DURATION", "EXIT", "COMMAND"]
+    assert lines[0].split() == ["NAME", "STATUS", "REASON", "AGE", "DURATION", "GPUS", "EXIT", "COMMAND"]
     assert lines[1].split()[:3] == [LONG, "COMPLETED", "Completed"]
     assert lines[1].endswith(r"echo '[bold]x[/bold]' \t\x1b[31m | cat\ntrue")
     assert len(lines) == 2
@@ -74,16 +75,45 @@ def test_json_is_valid_at_any_width(three: Home) -> None:
     assert failed["created_at"] == three.record("lr-2")["created_at"]
 
 
-@pytest.mark.parametrize("columns", [200, 60, 20])
-def test_a_table_on_a_terminal_fits_it_and_keeps_the_name(home: Home, columns: int) -> None:
-    ok("run", "--follow", "--name", "some-name", "--", f"echo {'x' * 300}")
-    with Terminal("get", "runs", columns=columns) as terminal:
+def test_a_table_on_a_terminal_fits_it_a_line_each(home: Home) -> None:
+    ok("run", "--follow", "--name", LONG, "--", f"echo {'x' * 300}")
+    ok("run", "--follow", "--name", "some-name", "--", "true")
+    for columns in (200, 80, 40, 20, 3):
+        with Terminal("get", "runs", columns=columns) as terminal:
+            assert terminal.end() == 0
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen)
+        assert plain != terminal.seen  # colours
+        lines = plain.splitlines()
+        assert len(lines) == 3 and all(len(line) <= columns for line in lines), plain
+        if columns >= 20:
+            assert lines[1].startswith("some-name"[: len(lines[0].split("  ")[0])][:4])
+            assert lines[2].split("  ")[0].endswith("x") and "…" in lines[2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colour_is_for_those_who_want_it(home: Home, name: str, value: str) -> None:
+    ok("run", "--follow", "--name", "it", "--", "true")
+    with Terminal("get", "runs", **{name: value}) as terminal:
         assert terminal.end() == 0
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen)
-    assert plain != terminal.seen  # colours
-    assert all(len(line) <= columns for line in plain.splitlines())
-    name = "".join(line.split(" ")[0] for line in plain.splitlines()[1:]) if columns == 20 else plain
-    assert "some-name" in name
+    assert "\x1b" not in terminal.seen and "it    COMPLETED" in terminal.seen
+
+
+def test_filters_are_those_of_the_sdk(three: Home) -> None:
+    import getpass
+
+    middle = three.record("lr-2")["created_at"]
+    ended = three.record("lr-2")["end_time"]
+    assert names("--after", middle) == ["other", "lr-2"]
+    assert names("--before", middle) == ["lr-1"]
+    assert names("--ended-after", ended) == ["other", "lr-2"]
+    assert names("--ended-before", ended) == ["lr-1"]
+    assert names("--after", "1h") == ["other", "lr-2", "lr-1"]
+    assert names("--before", "1h") == names("--ended-before", "1.5d") == []
+    assert names("--after", "2020-01-01", "lr-*") == ["lr-2", "lr-1"]
+    assert names("--user", getpass.getuser()) == ["other", "lr-2", "lr-1"]
+    assert names("--user", "nobody-else") == names("--cluster", "elsewhere") == names("--gpus", "1") == []
+    assert names("--gpus", "0", "--gpu-type", "none", "--type", "command", "lr-1") == ["lr-1"]
+    assert names("--type", "function") == []
 
 
 def test_waiting_and_running_ones_are_listed(home: Home, tmp_path: Path) -> None:
@@ -126,6 +156,10 @@ def test_bad_input_is_refused(home: Home, tmp_path: Path) -> None:
     assert "whole number" in refused("get", "runs", "--limit", "-1")
     assert "invalid choice" in refused("get", "runs", "-o", "xml")
     assert "invalid choice" in refused("get", "clouds")
+    assert "must be a time" in refused("get", "runs", "--after", "soon")
+    assert "must be a time" in refused("get", "runs", "--before", "xd")
+    assert "none of INTERACTIVE" in refused("get", "runs", "--type", "batch")
+    assert "whole number" in refused("get", "runs", "--gpus", "some")
     assert "KIND" in refused("get")
     assert "no config.json" in refused("get", "run", f"{tmp_path}/")
     assert "no run at" in refused("get", "run", f"{tmp_path}/nowhere", code=1)

@@ -281,6 +281,35 @@ def test_flags_ask_for_gpus_and_processes(nvml: FakeNvml, home: Home) -> None:
     assert len(list((home.runs / "it" / "logs" / "0").glob("rank_*.out"))) == 2
 
 
+def test_flags_say_how_gpus_are_given(nvml: FakeNvml, home: Home, process: subprocess.Popen[bytes]) -> None:
+    nvml.set_process(nvml.add_gpu(), process.pid)
+    flags = ["--gpus", 1, "--gpu-binding", "rank", "--gpu-visibility", "index", "--allow-shared-gpus"]
+    assert ok("run", "--name", "it", "--follow", *flags, "--", "echo $CUDA_VISIBLE_DEVICES").text == "0\n"
+    request = home.record("it")["request"]
+    assert (request["gpu_binding"], request["gpu_visibility"], request["allow_shared_gpus"]) == ("rank", "index", True)
+    assert "compute.gpu_binding" in refused("run", "--gpus", 1, "--gpu-binding", "none", "--", "true")
+
+
+def test_util_counts_gpus(nvml: FakeNvml, home: Home, process: subprocess.Popen[bytes]) -> None:
+    nvml.set_process(nvml.add_gpus(3)[2], process.pid)
+    ok("run", "--name", "it", "--gpus", 1, "--", "sleep 1000")
+    wait_until(lambda: home.status("it") == "RUNNING")
+    assert ["GPUs", "3", "2", "1"] in [line.split() for line in ok("util").text.splitlines()]
+    known = json.loads(ok("util", "-o", "json").text)
+    assert known["gpus"] == {"total": 3, "used": 2, "free": 1}
+    assert [run["gpus"] for run in known["active"]] == [1]
+    ok("stop", "run", "it")
+
+
+def test_describe_says_which_gpus_are_needed(nvml: FakeNvml, home: Home) -> None:
+    nvml.add_gpu()
+    ok("run", "--name", "it", "--gpus", 1, "--gpu-type", "h 100", "--gpu-memory", "40GiB", "--", "true")
+    ok("wait", "it")
+    assert "1 GPU of type h 100 with at least 40 GiB of memory, priority auto" in ok("describe", "it").text
+    ok("run", "--name", "none", "--gpu-type", "none", "--cpus", 0, "--", "true")
+    assert re.search(r"needs +priority auto", ok("describe", "none").text)
+
+
 def test_gpus_of_more_memory_than_there_is_are_refused(nvml: FakeNvml, home: Home) -> None:
     nvml.add_gpu()
     assert "compute.gpus" in refused("run", "--gpus", 1, "--gpu-memory", "1000GiB", "--", "true")

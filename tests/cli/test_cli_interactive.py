@@ -123,6 +123,17 @@ def test_a_run_that_can_not_start(home: Home, tmp_path: Path) -> None:
     assert ended.said.startswith("localrun: run desk FAILED, FailedToStart: its working folder ")
 
 
+def test_another_stops_it_while_it_waits(home: Home, tmp_path: Path) -> None:
+    go = block(tmp_path)
+    process = start("interactive", "--name", "desk")
+    wait_until(lambda: (home.runs / "desk").exists() and home.status("desk") == "QUEUED")
+    ok("stop", "run", "desk")
+    ended = finish(process)
+    assert ended.code == 143
+    assert len([line for line in ended.said.splitlines() if "STOPPED" in line]) == 1
+    go.touch()
+
+
 def test_another_stops_it(home: Home) -> None:
     with Terminal("interactive", "--name", "desk", "--stop-grace", "1000") as terminal:
         prompt(terminal)

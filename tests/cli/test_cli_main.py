@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,12 @@ import pytest
 from commandline import PROGRAM, ok, refused
 from support import Home
 
-from localrun.cli.main import COMMANDS
+from localrun.cli.main import COMMANDS, parse
 
 COMMAND_LINES = [[name] for name, *_ in COMMANDS]
+COMMAND_LINES += [["get", kind] for kind in ("clusters", "secrets")] + [["update", "run"], ["diff", "run"]]
+COMMAND_LINES += [["delete", "secret"], ["create", "secret"], ["create", "secret", "env"], ["create", "secret", "file"]]
+COMMAND_LINES += [["completion", kind] for kind in ("bash", "zsh", "fish", "names")]
 COMMAND_LINES += [[verb, kind] for verb in ("get", "stop", "start", "delete") for kind in ("run", "runs")]
 
 
@@ -34,7 +39,11 @@ def test_help_names_every_command_and_loads_none(home: Home) -> None:
 def test_every_command_has_help_with_an_example(home: Home, words: list[str]) -> None:
     text = ok(*words, "--help").text
     assert "usage: localrun" in text
-    assert f"  localrun {words[0]}" in text.partition("examples:\n")[2]
+    examples = text.partition("examples:\n")[2]
+    assert f"localrun {words[0]}" in examples
+    for line in examples.splitlines():
+        example = re.sub(r"\$\(.*?\)|   .*|source <", "", line[2:]).strip("()")
+        assert parse(shlex.split(re.split(r" [<|] ", example)[0])[1:]).command, line
     assert ok(*words, "-h").text == text
     assert not home.path.exists()
 

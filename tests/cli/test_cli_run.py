@@ -310,3 +310,29 @@ def test_any_command_starts_what_waits_after_the_dispatcher_was_killed(home: Hom
     if home.status("it") != "COMPLETED":  # a supervisor may have gone on to it by itself
         ok("get", "runs", "nothing*")
     home.all_ended("it")
+
+
+def test_scheduling_is_said_by_flags(home: Home) -> None:
+    ok("run", "--name", "a", "--", "true")
+    flags = ["--preemptible", "--after", "a", "--after-any", "a", "--nodes", "1", "--cluster", "here", "--instance", "x"]
+    ok("run", "--name", "it", *flags, "--", "true")
+    ok("wait", "it")
+    asked = config(home, "it")
+    assert asked["scheduling"] == {"preemptible": True, "after": ["a"], "after_any": ["a"]}
+    assert asked["compute"] == {"nodes": 1, "cluster": "here", "instance": "x"}
+    ok("run", "--clone", "it", "--name", "copy", "--not-preemptible", "--no-retry-on-system-failure", "--follow")
+    assert config(home, "copy")["scheduling"] == {
+        "preemptible": False, "after": ["a"], "after_any": ["a"], "retry_on_system_failure": False,
+    }  # fmt: skip
+
+
+def test_a_container_is_described_by_flags() -> None:
+    from localrun.cli.fields import overrides
+    from localrun.cli.main import parse
+    from localrun.model.config import RunConfig
+
+    flags = "--image i --volume /a:/b --volume /c:/d:ro --shm-size 1GiB --pull never --network none --secrets a,b"
+    assert overrides(parse(["run", *flags.split(), "--", "x y", "z"]), RunConfig()) == {
+        "image": "i", "volumes": ["/a:/b", "/c:/d:ro"], "shm_size": "1GiB", "pull": "never", "network": "none",
+        "secrets": ["a", "b"], "command": "'x y' z",
+    }  # fmt: skip

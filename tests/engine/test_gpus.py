@@ -397,6 +397,18 @@ def test_the_process_inherits_nothing(nvml: FakeNvml, tmp_path: Path) -> None:
     assert not is_stuck(10)
 
 
+def test_it_is_no_part_of_the_run_whose_supervisor_asks(nvml: FakeNvml) -> None:
+    nvml.set_delay(60, function="nvmlInit")
+    asked = Probe.start()
+    (pid,) = helpers()
+    wait_until(lambda: "nvml.py" in str(look(pid)))
+    assert processes.is_service(pid)
+    assert pid not in processes.descendants([os.getpid()], processes.snapshot(), without=processes.is_service)
+    asked.give_up()
+    asked.close()
+    assert not is_stuck(10)
+
+
 def test_threads_may_ask_at_the_same_time(nvml: FakeNvml) -> None:
     nvml.add_gpus(2)
     found: list[Inventory] = []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import select
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from support import Home, run_python, submit, wait_until
 
 import localrun
 from localrun.api.telemetry import summary
+from localrun.engine.telemetry import Telemetry
 
 BUSY = f"{sys.executable} -c 'x = bytearray(100_000_000)\nwhile True: pass' & wait"
 
@@ -69,19 +73,28 @@ def test_gpus_of_the_run_alone(home: Home, nvml: FakeNvml) -> None:
     run.stop(timeout=30)
 
 
-def test_a_row_gets_the_answer_that_comes_late(home: Home, nvml: FakeNvml) -> None:
-    """It took longer than until the next row was due: no row is lost, and they stay in order."""
+def test_a_row_gets_the_answer_that_comes_late(home: Home, nvml: FakeNvml, tmp_path: Path) -> None:
+    """It takes longer than until the next row is due: no row is lost, and they stay in order."""
     gpu = nvml.add_gpu()
-    run = submit("run", "sleep 1000", gpus=1)
-    wait_until(lambda: home.status("run") == "RUNNING")
     nvml.set_delay(2.5, function="nvmlInit")
-    wait_until(lambda: any(row["gpus"] for row in run.telemetry()))
-    run.stop(timeout=30)
-    rows = run.telemetry()
-    assert rows[0]["gpus"] == [] and len(rows) >= 2
-    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
-    seen = [row["gpus"] for row in rows if row["gpus"]]
-    assert seen == [[{"uuid": gpu, "utilization": 0, "memory_used": 0}]]
+    path = tmp_path / "telemetry" / "0.jsonl"
+    telemetry = Telemetry(str(path), [gpu])
+
+    def rows() -> list[dict[str, object]]:
+        poll = select.poll()
+        if telemetry.fd >= 0:
+            poll.register(telemetry.fd, select.POLLIN)
+        poll.poll(telemetry.due(time.monotonic()) * 1000)
+        telemetry.sample()
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    found = wait_until(lambda: [row for row in [rows()] if row and row[-1]["gpus"]])[0]
+    telemetry.close()
+    assert [row["gpus"] for row in found] == [[]] * (len(found) - 1) + [
+        [{"uuid": gpu, "utilization": 0, "memory_used": 0}]
+    ]
+    assert len(found) >= 2
+    assert [row["time"] for row in found] == sorted(str(row["time"]) for row in found)
 
 
 def test_who_asks_the_driver_is_no_part_of_the_run(home: Home, nvml: FakeNvml) -> None:

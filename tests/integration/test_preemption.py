@@ -122,7 +122,7 @@ def test_a_run_may_be_made_preemptible_while_it_runs(home: Home) -> None:
     needy = submit("needy", "true", cpus=1)
     assert submit("idle", "true", cpus=0).wait(30).status is RunStatus.COMPLETED
     assert needy.refresh().status is RunStatus.QUEUED
-    localrun.update_run(run, {"preemptible": True})
+    localrun.update_run(run, preemptible=True)
     assert needy.wait(60).status is RunStatus.COMPLETED
     assert run.wait(60).status is RunStatus.COMPLETED
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import REPOSITORY, Home, run_python
@@ -93,6 +95,37 @@ def test_quickstart_trains_once_and_then_remembers(home: Home) -> None:
     assert again.stdout.splitlines()[:5] == first.stdout.splitlines()[:5]
     assert sorted(home.records()) == made
     assert {record["status"] for record in home.records().values()} == {"COMPLETED"}
+
+
+@pytest.fixture
+def python_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python3`` is this interpreter, as in an environment that is active."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("python_here")
+def test_resume_example_goes_on_where_it_was(home: Home) -> None:
+    arguments = ["run", "-f", "examples/resume.yaml", "--follow"]
+    ended = subprocess.run([*LOCALRUN, *arguments], capture_output=True, text=True, cwd=REPOSITORY)
+    assert ended.returncode == 0, ended.stderr
+    epochs = re.findall(r"^epoch (\d): loss", ended.stdout, re.MULTILINE)
+    assert epochs == ["1", "2", "3", "4", "5", "6"]
+    assert "resumption 1 goes on after epoch 3" in ended.stdout
+    assert len(home.record("resume")["resumptions"]) == 2
+
+
+@pytest.mark.usefixtures("python_here")
+def test_resume_example_as_a_sweep(home: Home) -> None:
+    def localrun_(*arguments: str) -> str:
+        return subprocess.run(
+            [*LOCALRUN, *arguments], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, check=True
+        ).stdout
+
+    names = localrun_("run", "-f", "examples/resume.yaml", "--sweep", "learning_rate=0.5,0.1,0.02").split()
+    assert names == ["resume-learning_rate-0.5", "resume-learning_rate-0.1", "resume-learning_rate-0.02"]
+    localrun_("wait", *names)
+    for name in names:
+        assert re.search(r"^slope \d\.\d\d, offset -\d\.\d\d$", localrun_("logs", name), re.MULTILINE)
 
 
 def test_command_example(home: Home) -> None:

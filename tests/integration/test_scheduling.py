@@ -39,7 +39,7 @@ def test_a_waiting_run_is_moved_by_its_priority(home: Home) -> None:
     holder = submit("holder", "exec sleep 1000", cpus=CPUS)
     localrun.wait_for_run_status(holder, "RUNNING")
     first, second = (submit(name, "true", cpus=CPUS, priority="low") for name in ("first", "second"))
-    localrun.update_run(second, {"priority": "high"})
+    localrun.update_run(second, priority="high")
     holder.stop()
     assert second.wait(30).started_at < first.wait(30).started_at
     assert second.priority == "high"
@@ -48,7 +48,7 @@ def test_a_waiting_run_is_moved_by_its_priority(home: Home) -> None:
 def test_a_change_while_it_runs_counts_for_its_next_attempt(home: Home) -> None:
     run = submit("run", "test $RESUMPTION_INDEX = 1 || { sleep 1; exit 1; }", cpus=CPUS, priority="low", max_retries=1)
     localrun.wait_for_run_status(run, "RUNNING")
-    localrun.update_run(run, {"priority": "high", "max_duration": 1})
+    localrun.update_run(run, priority="high", max_duration=1)
     wait_until(lambda: home.status("run") == "QUEUED")
     [ticket] = home.tickets("waiting")
     assert ticket.startswith("0-")

@@ -10,6 +10,7 @@
  * A value of -1 is one that the device doesn't support. A handle is the device's uuid, and lost when it isn't listed.
  */
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +34,10 @@ typedef struct { unsigned pid; unsigned long long used; unsigned gi, ci; } Proce
 typedef struct { unsigned sm, copy, dec, enc, jpeg, ofa, gpuSlices, computeSlices; unsigned long long memoryMB; } Attributes;
 
 typedef struct { char *field[FIELDS]; } Line;
-static char text[1 << 16];
-static Line lines[1024];
-static int count;
+/* Each thread has its own copy: as with the real one, several may call at once. */
+static _Thread_local char text[1 << 16];
+static _Thread_local Line lines[1024];
+static _Thread_local int count;
 
 static int read_state(void) {
     const char *path = getenv("FAKE_NVML_STATE");
@@ -94,11 +96,14 @@ static int enter(const char *uuid, const char *function) {
     if (!line) return GPU_IS_LOST
 
 static Device intern(const char *uuid) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static char *known[1024];
     int i = 0;
-    for (; known[i]; i++)
-        if (!strcmp(known[i], uuid)) return known[i];
-    return known[i] = strdup(uuid);
+    pthread_mutex_lock(&lock);
+    while (known[i] && strcmp(known[i], uuid)) i++;
+    if (!known[i]) known[i] = strdup(uuid);
+    pthread_mutex_unlock(&lock);
+    return known[i];
 }
 
 static int give(char *out, unsigned size, const char *value) {

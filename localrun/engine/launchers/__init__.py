@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from localrun.engine.launchers.process import ProcessLauncher
+from localrun.engine.launchers.process import LostProcessLauncher, ProcessLauncher
 from localrun.model.folder import RunFolder
 
 TYPE_CHECKING = False
@@ -14,8 +14,21 @@ if TYPE_CHECKING:
 
 def launcher_of(record: Mapping[str, Any], folder: RunFolder, leases: Sequence[int]) -> ProcessLauncher:
     """The launcher for what a run asks for; ``leases`` are the descriptors that its ranks carry on."""
+    if record["request"].get("image"):
+        from localrun.engine.launchers.container import ContainerLauncher
+
+        return ContainerLauncher(record, folder, leases)
     if not record["request"].get("integrations"):
         return ProcessLauncher(record, folder, leases)
     from localrun.engine.launchers.prepared import PreparedLauncher
 
     return PreparedLauncher(record, folder, leases)
+
+
+def lost_launcher_of(record: Mapping[str, Any], folder: RunFolder, dispatcher: int) -> ProcessLauncher:
+    """The launcher of a run whose supervisor was lost: to find and end what is left of it. ``dispatcher`` is a pid."""
+    if not record["request"].get("image"):
+        return LostProcessLauncher(record, folder, dispatcher=dispatcher)
+    from localrun.engine.launchers.container import LostContainerLauncher
+
+    return LostContainerLauncher(record, folder, dispatcher=dispatcher)

@@ -1,17 +1,20 @@
 """The launcher of process runs: a run's ranks as child processes of its supervisor.
 
 What the supervisor asks of a launcher: `check` refuses what can't start, `prepare` starts what comes before the ranks,
-`start` a rank, `alive` tells what is left, and `signal` reaches every process of the run.
+`start` a rank, `alive` tells what is left, and `signal` reaches every process of the run. Of a rank's end `wait_status`
+and `ended` say what its parent can't know, and `clear` removes what is left of it all.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from localrun.engine import processes, ranks, sequence, surroundings
+from localrun.engine.outcome import Ending
 from localrun.model.folder import RunFolder
+from localrun.model.status import Reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,19 @@ SYS_PATH = "LOCALRUN_SYS_PATH"
 
 
 class CannotStartError(Exception):
-    """Nothing of the user's was started; the text says why and what to do."""
+    """Nothing of the user's was started; the text says why and what to do, ``reason`` what that is called."""
+
+    def __init__(self, message: str, reason: str = Reason.FAILED_TO_START) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NoImageError(Exception):
+    """The image of a run isn't there; ``fetch`` starts what gets it, and returns the pid of that."""
+
+    def __init__(self, fetch: Callable[[], int]) -> None:
+        super().__init__()
+        self.fetch = fetch
 
 
 class ProcessLauncher:
@@ -36,6 +51,10 @@ class ProcessLauncher:
         self._leases = leases
         # True once processes of the run may be no descendants of ours, but somebody's who has connected to it.
         self.strangers = False
+        # Asked while a start takes its time: whether the run is to be ended meanwhile.
+        self.is_to_end: Callable[[], bool] = lambda: False
+        # True once a start was broken off for that: then no rank has begun.
+        self.interrupted = False
 
     def check(self) -> None:
         """Go to the run's working folder, where its ranks start.
@@ -43,13 +62,15 @@ class ProcessLauncher:
         Raises:
             CannotStartError: the folder, or the interpreter of a function, is gone.
         """
-        cwd = self._record["cwd"]
+        self._enter(self._record["cwd"])
+        if self._record["fn_name"] is not None and not os.access(self._record["python"]["executable"], os.X_OK):
+            raise CannotStartError(f"its Python interpreter {self._record['python']['executable']} is gone")
+
+    def _enter(self, cwd: str) -> None:
         try:
             os.chdir(cwd)
         except OSError as error:
             raise CannotStartError(f"its working folder {cwd} can't be entered: {error.strerror}") from None
-        if self._record["fn_name"] is not None and not os.access(self._record["python"]["executable"], os.X_OK):
-            raise CannotStartError(f"its Python interpreter {self._record['python']['executable']} is gone")
 
     def prepare(self, resumption: int, context: Mapping[str, Any]) -> int | None:
         """Start what must succeed before the ranks start; returns its pid. None: there is nothing of that kind."""
@@ -60,28 +81,43 @@ class ProcessLauncher:
 
         Raises:
             CannotStartError: the system refuses (no such interpreter, arguments too long, no processes left).
+            NoImageError: its image must be fetched first; then it is to be called again.
         """
         return self._spawn(self._argv(rank, resumption), rank, resumption, context)
 
     def _spawn(self, argv: list[str], rank: int, resumption: int, context: Mapping[str, Any]) -> int:
+        environment = self._environment(rank, resumption, context)
+        return surroundings.start_in(context, lambda: self._execute(argv, environment, rank, resumption))
+
+    def _execute(
+        self, argv: list[str], environment: Mapping[str, str], rank: int, resumption: int, fds: Sequence[int] = ()
+    ) -> int:
+        """Start a program with a rank's logs, the leases and these descriptors; returns its pid."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         opened = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, self._folder.stdout(resumption, rank), flags, 0o600),
             (os.POSIX_SPAWN_OPEN, 2, self._folder.stderr(resumption, rank), flags, 0o600),
-            *((os.POSIX_SPAWN_DUP2, lease, lease) for lease in self._leases),
+            *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in (*self._leases, *fds)),
         ]
         # Python ignores these two signals for itself; a shell pipeline needs them as the system has them.
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
-        environment = self._environment(rank, resumption, context)
-
-        def spawn() -> int:
-            return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
-
         try:
-            return surroundings.start_in(context, spawn)
+            return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
         except OSError as error:
             raise CannotStartError(f"{argv[0]} could not be started: {error.strerror}") from None
+
+    def wait_status(self, of_child: int) -> int:
+        """The wait status of a rank, from that of the child that was started for it."""
+        return of_child
+
+    def ended(self, rank: int, resumption: int, wait_status: int) -> Ending | None:
+        """The end of a rank if it is another than its wait status tells."""
+        return None
+
+    def clear(self) -> bool:
+        """Remove what the run's ended processes leave in the system; False if that can't be done now."""
+        return True
 
     def alive(self) -> list[processes.Process]:
         """The processes of the run that are left, wherever in the machine they have hidden."""
@@ -128,6 +164,7 @@ class ProcessLauncher:
         name, is_function = self._record["name"], self._record["fn_name"] is not None
         request = self._record["request"]
         environment: dict[str, str] = ranks.defaults(request) | ranks.without_ranks(context["environ"])
+        environment.update(context["secrets"])
         if not is_function:
             environment.setdefault("PYTHONUNBUFFERED", "1")
         else:

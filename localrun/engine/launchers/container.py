@@ -1,0 +1,361 @@
+"""The launcher of container runs: a run's ranks as the engine's client processes, and behind each of them a container.
+
+The client is the supervisor's child and ends with its container; the processes inside belong to the engine. They carry
+the run's mark all the same, and as they are this machine's and this user's they are found and signalled like others,
+whether the engine answers or not. Only the first process of a container is the engine's own: it hands SIGTERM on, so
+it isn't sent any, and with SIGKILL the kernel ends all behind it.
+
+A rank waits at its gate, a named pipe beside its logs, until the containers of all ranks are there, because those that
+share the first one's network and memory must find it alive. Nothing of the user's has run in one that never came to
+its gate. From there on it writes to the log files itself: what it prints doesn't pass through the engine.
+Loaded for such runs only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+from localrun import files
+from localrun.engine import containerargs, outcome, processes, ranks, sequence
+from localrun.engine.containerargs import Mount
+from localrun.engine.containerengine import ContainerEngine, last_line
+from localrun.engine.launchers.process import (
+    SYS_PATH,
+    WORKER,
+    CannotStartError,
+    LostProcessLauncher,
+    NoImageError,
+    ProcessLauncher,
+)
+from localrun.engine.outcome import Ending
+from localrun.errors import LocalrunError, SystemFailureError
+from localrun.model.folder import RunFolder
+from localrun.model.status import Reason, RunStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_LOOK_S = 0.005
+_LAST_SIGNAL = 64
+_LONGEST_LINE = 30_000
+
+# In the container: wait, write to the logs, become the shell that the image has.
+_BEGIN = """
+umask "$1"
+read -r go <"$2"
+exec >>"$3" 2>>"$4"
+shift 4
+if command -v bash >/dev/null; then exec bash "$@"; else exec sh "$@"; fi
+"""
+# Outside: have the image fetched, and wait for the registry's first words, but not for the client's own, so long.
+_FETCH = """
+exec 3< <(exec "$@" 2>&1)
+pid=$! deadline=$((SECONDS + 30)) line=
+while IFS= read -r -u 3 -t $((deadline > SECONDS ? deadline - SECONDS : 1)) line; do
+    printf '%s\\n' "$line" >&2
+    case $line in
+        "Using default tag"*|"Trying to pull"*|"Resolv"*) ((SECONDS < deadline)) || break;;
+        *) heard=1; break;;
+    esac
+done
+if [[ ! $heard ]] && kill -0 $pid 2>/dev/null && ((SECONDS >= deadline)); then
+    kill $pid
+    echo 'the registry gave no answer within 30 s' >&2
+    exit 124
+fi
+cat <&3 >&2
+wait $pid
+"""
+
+
+class ContainerLauncher(ProcessLauncher):
+    """Starts, finds and signals the containers of one run."""
+
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, leases: Sequence[int] = ()) -> None:
+        super().__init__(record, folder, leases)
+        self._engine = ContainerEngine(**record["request"]["engine"])
+        self._environ = {**self._engine.environ, processes.MARK: record["uid"]}
+        self._gates: dict[int, int] = {}  # rank → the open end of its gate
+        self._secrets: list[tuple[str, str, str]] = []
+        self._fetched = False
+        self._unheard: int | None = None  # a signal that found nobody inside yet
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Go to the run's working folder, and see that nothing is left of the run's earlier attempts."""
+        self._enter(self._record["cwd"])
+        self._secrets = self._mounted_secrets()
+        if len(self._record["resumptions"]) > 1 and not self.clear():
+            raise CannotStartError("the container of its last attempt can't be removed", Reason.SYSTEM_FAILURE)
+
+    def start(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
+        """Start a rank's container, and wait until it is at its gate; the last one opens all gates.
+
+        Raises:
+            NoImageError: the image is to be fetched first.
+            CannotStartError: nothing of the user's ran, and why.
+        """
+        if self._record["request"]["pull"] == "always" and not self._fetched:
+            raise NoImageError(lambda: self._fetch(resumption))
+        gate = self._folder.gate(resumption, rank)
+        files.remove(gate)
+        os.mkfifo(gate, 0o600)
+        pid = self._start_client(rank, resumption, context)
+        while not self._is_at_gate(rank, gate):
+            if self.is_to_end():
+                self.interrupted = True
+                return pid
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                raise self._not_started(rank, resumption)
+            time.sleep(_LOOK_S)
+        if rank + 1 == ranks.count(self._record["request"]):
+            self._open_gates(resumption)
+        return pid
+
+    def _fetch(self, resumption: int) -> int:
+        """Start what fetches the image; what it says goes to rank 0's stderr."""
+        self._fetched = True
+        argv = ["/bin/bash", "-c", _FETCH, "localrun", self._engine.program, "pull", self._record["request"]["image"]]
+        return self._execute(argv, self._environ, 0, resumption)
+
+    def _start_client(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
+        environment = self._environment(rank, resumption, context)
+        plain = {each: value for each, value in environment.items() if _fits_a_line(each, value)}
+        others = {each: value for each, value in environment.items() if each not in plain}
+        listed = os.memfd_create("environment")
+        try:
+            os.write(listed, "".join(f"{each}={value}\n" for each, value in plain.items()).encode())
+            argv = [
+                self._engine.program,
+                *containerargs.arguments(self._record, rank, resumption, self._mounts()),
+                f"--env-file=/proc/self/fd/{listed}",
+                *(f"--env={each}" for each in others),
+                self._record["request"]["image"],
+                *self._command(rank, resumption, context),
+            ]
+            return self._execute(argv, {**self._environ, **others}, rank, resumption, (listed,))
+        except UnicodeEncodeError:
+            raise CannotStartError("a variable or folder of it isn't UTF-8 text, as a container's must be") from None
+        finally:
+            os.close(listed)
+
+    def _command(self, rank: int, resumption: int, context: Mapping[str, Any]) -> list[str]:
+        folder = self._folder
+        gate, out, err = folder.gate(resumption, rank), folder.stdout(resumption, rank), folder.stderr(resumption, rank)
+        begin = [f"{context['umask']:o}", gate, out, err]
+        if self._record["fn_name"] is None:
+            shell = sequence.argv(self._record["cmds"], folder.commands(resumption, rank))
+            return ["sh", "-c", _BEGIN, "localrun", *begin, *shell[1:]]
+        python = self._record["python"]
+        version = ".".join(python["version"].split(".")[:2])
+        inside = f"{containerargs.ROOT}/localrun/engine/inside.py"
+        own = [folder.path, str(resumption), str(rank)] + [str(rank)] * bool(self._record["request"]["nproc_per_node"])
+        project = [entry for entry in python["path"] if _is_of_project(entry, self._record["cwd"])]
+        return ["python3", inside, *begin, folder.outcome(resumption, rank), version, "\n".join(project), *own]
+
+    def _mounts(self) -> list[Mount]:
+        request, folder = self._record["request"], self._folder
+        mounts = [Mount(each["source"], each["target"], each["read_only"]) for each in request["volumes"]]
+        mounts += [Mount(source, target, read_only=True) for _, source, target in self._secrets]
+        mounts += [Mount(each, each) for each in (folder.path, self._record["cwd"])]
+        if os.path.exists(folder.parameters):
+            mounts.append(Mount(folder.parameters, containerargs.PARAMETERS, read_only=True))
+        if self._record["fn_name"] is not None:
+            package = os.path.dirname(os.path.dirname(WORKER))
+            mounts += [
+                Mount(source, f"{containerargs.ROOT}/{os.path.basename(source)}", read_only=True)
+                for source in (package, _cloudpickle(self._record["python"]["path"]))
+            ]
+        return containerargs.without_doubles(mounts)
+
+    def _environment(self, rank: int, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
+        """What the run's own is, and nothing of the submitter's."""
+        places = {variable: target for variable, _, target in self._secrets if variable in context["secrets"]}
+        # HOME is a place in the container; its user need not have one there.
+        given = {**context, "environ": {"HOME": "/tmp"}, "secrets": {**context["secrets"], **places}}  # noqa: S108
+        gpus = containerargs.visible_indices(self._record["gpus"])
+        environment = super()._environment(rank, resumption, given)
+        environment.update(ranks.environment({**self._record, "gpus": gpus}, rank, resumption))
+        environment.pop(SYS_PATH, None)
+        return environment if gpus else environment | {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+    def _mounted_secrets(self) -> list[tuple[str, str, str]]:
+        """The run's secrets that are files: variable, file, place in the container."""
+        home, names = self._record["home"], self._record["request"].get("secrets")
+        if names == [] or not os.path.exists(f"{home}/secrets"):
+            return []
+        from localrun.engine.secretfolder import SecretFolder
+
+        return SecretFolder(home).mounted(names)
+
+    # -- the gates --------------------------------------------------------------------------------------------------
+
+    def _is_at_gate(self, rank: int, gate: str) -> bool:
+        """True once somebody reads there; from then on we hold the other end."""
+        try:
+            self._gates[rank] = os.open(gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise CannotStartError(f"{gate} can't be opened: {error.strerror}") from None
+            return False
+        return True
+
+    def _open_gates(self, resumption: int) -> None:
+        for rank, gate in self._gates.items():
+            try:
+                os.write(gate, b"\n")
+            except BrokenPipeError:
+                pass  # killed there
+            os.close(gate)
+            files.remove(self._folder.gate(resumption, rank))
+        self._gates.clear()
+
+    def _not_started(self, rank: int, resumption: int) -> Exception:
+        """Why a rank never came to its gate, although its client has ended."""
+        request, log = self._record["request"], self._folder.stderr(resumption, rank)
+        image, said = request["image"], last_line(files.read(log).decode(errors="replace"))
+        files.remove(self._folder.gate(resumption, rank))
+        try:
+            state = self._engine.state(containerargs.name(self._record, resumption, rank))
+            if state is None and not self._engine.has_image(image):
+                if request["pull"] == "missing" and not self._fetched and rank == 0:
+                    os.truncate(log, 0)  # that it wasn't here is no news once it is
+                    return NoImageError(lambda: self._fetch(resumption))
+                why = "isn't on this machine, and compute.pull is never" if request["pull"] == "never" else said
+                return CannotStartError(f"image {image}: {why}", Reason.FAILED_IMAGE_PULL)
+        except LocalrunError as error:
+            return CannotStartError(error.message, Reason.SYSTEM_FAILURE)
+        why = said if state is None else state.error or said
+        return CannotStartError(f"its container (image {image}) could not be started: {why}; its log is {log}")
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def wait_status(self, of_client: int) -> int:
+        """The wait status of what ran in a container, from its client's: 128 + N is the engine's word for signal N."""
+        code = os.waitstatus_to_exitcode(of_client)
+        return code - 128 if 128 < code <= 128 + _LAST_SIGNAL else of_client
+
+    def ended(self, rank: int, resumption: int, wait_status: int) -> Ending | None:
+        """The end of a rank if it is one that only the engine knows of: out of memory, or lost."""
+        code = outcome.exit_code(wait_status)
+        if code == 0:
+            return None
+        try:
+            state = self._engine.state(containerargs.name(self._record, resumption, rank))
+        except LocalrunError as error:
+            return self._lost(f"{error.message}; how its container ended can't be known", rank)
+        if state is not None and (state.status != "exited" or state.exit_code != code):
+            return self._lost("the connection to its container was lost (the engine or its client was killed)", rank)
+        if state is not None and state.oom_killed:
+            message = f"out of memory (exit code {code}): more was needed than compute.memory or the machine has"
+            name = outcome.signal_name(wait_status)
+            return Ending(RunStatus.FAILED, Reason.OUT_OF_MEMORY, message, code, name, rank)
+        return None
+
+    def _lost(self, why: str, rank: int) -> Ending:
+        self.strangers = True  # what is in it has no client of ours any more
+        return Ending(RunStatus.FAILED, Reason.SYSTEM_FAILURE, why, failed_rank=rank)
+
+    def alive(self) -> list[processes.Process]:
+        """The clients that are left, and the processes in the containers."""
+        everything = processes.snapshot()
+        found = self._of(everything, {os.getpid()}, self._marked(everything))
+        if self._unheard is not None and any(map(_is_inside, found)):
+            number, self._unheard = self._unheard, None
+            _send(found, number)
+        return found
+
+    def signal(self, number: int) -> list[processes.Process]:
+        """Send a signal to every process in the containers; to one that is about to come up, when it is there."""
+        found = self.alive()
+        if not any(map(_is_inside, found)):
+            self._unheard = number
+            if number == signal.SIGKILL:
+                self.clear()
+        _send(found, number)
+        return found
+
+    def clear(self) -> bool:
+        """Remove the run's containers; False if the engine can't be reached."""
+        return _clear(self._engine, self._record["uid"])
+
+
+class LostContainerLauncher(LostProcessLauncher):
+    """Finds the containers of a run whose supervisor was killed, by the run's mark and by their label."""
+
+    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, dispatcher: int) -> None:
+        super().__init__(record, folder, dispatcher=dispatcher)
+        self._engine = ContainerEngine(**record["request"]["engine"])
+
+    def signal(self, number: int) -> list[processes.Process]:
+        """Send a signal to every process in the containers, and to the clients what ends them at last."""
+        found = self.alive()
+        _send(found, number)
+        return found
+
+    def clear(self) -> bool:
+        """Remove the run's containers, of whatever attempt; False if the engine can't be reached."""
+        return _clear(self._engine, self._record["uid"])
+
+
+def _clear(engine: ContainerEngine, uid: str) -> bool:
+    try:
+        engine.remove(engine.containers(uid))
+    except SystemFailureError:
+        return False
+    return True
+
+
+def _send(found: Sequence[processes.Process], number: int) -> None:
+    """Signal the processes of containers: with SIGKILL their first ones, else all but these if there are others.
+
+    A client ends with its container; it is killed when there is nothing inside any more that it could tell of.
+    """
+    places = {process: _numbers(process.pid) for process in found}
+    inside = [process for process in found if _is_inside(process)]
+    first = [process for process in inside if places[process][-1] == 1]
+    if number == signal.SIGKILL:
+        addressed: Sequence[processes.Process] = inside or found
+    else:
+        addressed = [process for process in inside if process not in first] or first
+    for process in addressed:
+        processes.send(process, number)
+
+
+def _is_inside(process: processes.Process) -> bool:
+    """True for a process in a container: it has a number there besides ours."""
+    return len(_numbers(process.pid)) > len(_numbers(os.getpid()))
+
+
+def _numbers(pid: int) -> list[int]:
+    """The numbers of a process, ours for it first and that of its own namespace last; none if it is gone."""
+    try:
+        status = files.read(f"/proc/{pid}/status")
+    except OSError:
+        return []
+    return [int(number) for number in status.partition(b"\nNSpid:")[2].partition(b"\n")[0].split()]
+
+
+def _fits_a_line(name: str, value: str) -> bool:
+    """True if the engine's files of variables can have it: a line, not too long, that begins with a plain name."""
+    return name.isidentifier() and name.isascii() and len(value) < _LONGEST_LINE and not set(value) & set("\r\n")
+
+
+def _is_of_project(entry: str, cwd: str) -> bool:
+    """True for a place of the import path that is in the container, too, and isn't full of the machine's packages."""
+    is_inside = entry == cwd or entry.startswith(f"{cwd}/")
+    return is_inside and not any(part in entry for part in ("site-packages", "dist-packages", "/lib/python"))
+
+
+def _cloudpickle(path: Sequence[str]) -> str:
+    """The folder of the submitter's cloudpickle, which is all that a worker needs besides localrun."""
+    for entry in path:
+        if os.path.exists(f"{entry}/cloudpickle/__init__.py"):
+            return f"{entry}/cloudpickle"
+    raise CannotStartError("cloudpickle isn't on the import path any more: install it again")

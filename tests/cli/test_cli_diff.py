@@ -1,0 +1,41 @@
+"""``localrun diff run``: what is not the same about two runs."""
+
+from __future__ import annotations
+
+import json
+
+import commandline
+from commandline import ok, refused
+from support import Home
+
+
+def test_what_differs_is_shown_and_nothing_else(home: Home) -> None:
+    ok("run", "--follow", "--name", "a", "--param", "lr=0.1", "--param", "opt.name=adam", "--env", "T=1", "--", "true")
+    commandline.run(
+        "run", "--clone", "a", "--name", "b", "--param", "lr=0.2", "--env", "T=2", "--follow", "--", "exit 3"
+    )
+    differing = json.loads(ok("diff", "run", "a", "b", "-o", "json", COLUMNS="20").out)
+    differing.pop("ran", None)
+    assert differing == {
+        "status": ["COMPLETED", "FAILED"],
+        "reason": ["Completed", "Error"],
+        "exit_code": [0, 3],
+        "work": ["true", "exit 3"],
+        "parameters.lr": [0.1, 0.2],
+    }
+    lines = ok("diff", "run", "a", str(home.runs / "b")).text.splitlines()
+    assert lines[0].split() == ["FIELD", "a", "b"]
+    assert ["parameters.lr", "0.1", "0.2"] in [line.split() for line in lines]
+
+
+def test_runs_that_do_not_differ(home: Home) -> None:
+    ok("run", "--follow", "--name", "a", "--", "true")
+    assert ok("diff", "run", "a", "a").said == "a and a don't differ\n"
+    assert ok("diff", "run", "a", "a", "-o", "json").text == "{}\n"
+
+
+def test_bad_command_lines(home: Home) -> None:
+    assert "KIND" in refused("diff")
+    assert "RUN" in refused("diff", "run", "a")
+    assert "nowhere" in refused("diff", "run", "nowhere", "a", code=1)
+    assert not home.path.exists()
