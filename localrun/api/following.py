@@ -107,6 +107,30 @@ def follow(
         record = _wait_for(run, news, lambda record: _tell(run, record, looked), paths, timeout)
 
 
+def follow_all(
+    run: Run, resumption: int, *, stream: str | None = None, tail: int | None = None, looked: Looked | None = None
+) -> Iterator[tuple[int, logs.Line]]:
+    """The output of all ranks as it comes, each block of whole lines with its rank; otherwise as `follow`."""
+    ranks = range(run.nproc_per_node or 1)
+    readers = [logs.MergedReader(run._folder, resumption, rank, stream) for rank in ranks]
+    paths = (*(run._folder.log_times(resumption, rank) for rank in ranks), run._folder.resumption_logs(resumption))
+    record = records.read(run._folder)
+
+    def news(record: Record) -> bool:
+        return _is_over(record, resumption) or any(reader.has_news() for reader in readers)
+
+    while True:
+        over = _is_over(record, resumption)
+        for rank, reader in zip(ranks, readers, strict=True):
+            there = reader.blocks(over=over)
+            yield from ((rank, block) for block in (there if tail is None else logs.last_lines(there, tail)))
+        if over:
+            run._record = record
+            return
+        tail = None
+        record = _wait_for(run, news, lambda record: _tell(run, record, looked), paths)
+
+
 def _available(reader: logs.MergedReader, *, over: bool, live: bool) -> Iterator[logs.Line]:
     """What there is to give now."""
     yield from reader.blocks(over=over)

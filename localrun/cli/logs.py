@@ -143,20 +143,19 @@ def _follow(run: Run, resumption: int, args: Namespace) -> int:
 
 
 def _follow_attempt(run: Run, resumption: int, args: Namespace, line: QueueLine) -> None:
-    rank = _chosen_ranks(run, resumption, args)[0] if args.rank != ALL_RANKS else _only_rank(run, resumption)
-    by_line = _stands_something_before(args)
     out = line.before(byte_stream(sys.stdout))
-    for block in following.follow(
-        run, resumption, rank, stream=args.stream, tail=args.tail, live=not by_line, looked=line
-    ):
-        for part in logs.split([block]) if by_line else [block]:
+    for rank, block in _blocks(run, resumption, args, line):
+        for part in logs.split([block]) if _stands_something_before(args) else [block]:
             out.write(_printed(part, rank, args))
         out.flush()
 
 
-def _only_rank(run: Run, resumption: int) -> int:
-    """The one process that a run has by now; one whose processes are several can't be followed in all of them."""
-    there = logs.ranks(RunFolder(run.path), resumption)
-    if len(there) > 1:
-        raise RunConfigError(f"--rank: run {run.name} has {len(there)} processes: follow one of them at a time")
-    return there[0] if there else 0
+def _blocks(run: Run, resumption: int, args: Namespace, line: QueueLine) -> Iterator[tuple[int, logs.Line]]:
+    """The output of the processes that are asked for as it comes, each block with its process."""
+    if args.rank == ALL_RANKS:
+        yield from following.follow_all(run, resumption, stream=args.stream, tail=args.tail, looked=line)
+        return
+    rank = _chosen_ranks(run, resumption, args)[0]
+    live = not _stands_something_before(args)
+    for block in following.follow(run, resumption, rank, stream=args.stream, tail=args.tail, live=live, looked=line):
+        yield rank, block

@@ -156,3 +156,19 @@ def test_a_run_started_again_that_waits_has_no_output_yet(home: Home, tmp_path: 
     go.touch()
     ok("wait", "it", "blocker")
     assert ok("logs", "it").text == "try 1\n"
+
+
+def test_all_ranks_are_followed_together(home: Home, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    command = f"echo one $RANK; until [ -e {go} ]; do sleep 0.02; done; echo two $RANK >&2"
+    ok("run", "--name", "it", "--cpus", 0, "--nproc-per-node", 3, "--", command)
+    process = start("logs", "-f", "--rank", "all", "it")
+    assert process.stdout is not None
+    first = {process.stdout.readline() for _ in range(3)}
+    assert first == {b"[rank %d] one %d\n" % (rank, rank) for rank in range(3)}
+    go.touch()
+    rest = commandline.finish(process)
+    assert rest.code == 0
+    assert set(rest.out.splitlines()) == {b"[rank %d] two %d" % (rank, rank) for rank in range(3)}
+    tail = ok("logs", "-f", "--rank", "all", "--tail", 1, "it").out.splitlines()
+    assert set(tail) == {b"[rank %d] two %d" % (rank, rank) for rank in range(3)}

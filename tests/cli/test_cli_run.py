@@ -314,7 +314,7 @@ def test_any_command_starts_what_waits_after_the_dispatcher_was_killed(home: Hom
 
 def test_scheduling_is_said_by_flags(home: Home) -> None:
     ok("run", "--name", "a", "--", "true")
-    flags = ["--preemptible", "--after", "a", "--after-any", "a", "--nodes", "1", "--cluster", "here", "--instance", "x"]
+    flags = "--preemptible --after a --after-any a --nodes 1 --cluster here --instance x".split()
     ok("run", "--name", "it", *flags, "--", "true")
     ok("wait", "it")
     asked = config(home, "it")
