@@ -53,18 +53,18 @@ def connect(run: RunOrName, command: str | Sequence[str] | None = None, *, rank:
     """Open the user's shell inside a running run, or run a command there, and return its exit code once it ends.
 
     It has the run's environment, GPUs and working folder, or those of one ``rank``, and this process's terminal or
-    standard streams. Text is a command for bash, a list a program with its arguments. When the run ends, it is ended
+    standard streams. Text is a command for bash, a list a program with its arguments. In a run with an image all that
+    is its container's, and so is the shell: bash, or sh if there is none. When the run ends, it is ended
     with it: asked by SIGTERM, and killed after the run's ``stop_grace``.
 
     Raises:
         RunNotRunningError: the run isn't RUNNING (409). RunNotFoundError: there is none of that name (404).
         RunConfigError: there is no such rank or program (400).
     """
-    argv = [settings.shell()] if command is None else command
-    argv = ["/bin/bash", "-c", argv] if isinstance(argv, str) else list(argv)
     found = get_run(run)
     folder = RunFolder(found.path, found.run_uid)
-    return foreground.call(lambda: connection.start(folder, argv, rank=rank, variables=settings.terminal()))
+    shell, variables = settings.shell(), settings.terminal()
+    return foreground.call(lambda: connection.start(folder, command, shell=shell, rank=rank, variables=variables))
 
 
 def wait_until_running(run: Run, looked: Callable[[Run], object] = lambda run: None) -> Run:

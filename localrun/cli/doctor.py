@@ -238,6 +238,26 @@ def _gpus() -> Finding:
     return Finding(OK, f"{types(inventory.gpus)} ({versions}), leases in {folder.path}")
 
 
+def _containers() -> Finding:
+    """Ask the container engine for its version, and whether it can give GPUs to containers; none is well too."""
+    from localrun.engine.containerengine import ContainerEngine
+
+    program, environ = settings.container_engine()
+    engine = ContainerEngine(program, environ)
+    if not os.access(program, os.X_OK):
+        return Finding(OK, f"no {engine.name}: no runs with an image")
+    advice = "start it, or set DOCKER_HOST or LOCALRUN_CONTAINER_ENGINE; runs without an image go on"
+    try:
+        version = engine.version()
+        has_gpus = engine.has_gpu_runtime()
+    except LocalrunError as error:
+        return Finding(WARN, error.message, advice)
+    message = f"{engine.name} {version} at {program}, {'with' if has_gpus else 'without'} a GPU runtime"
+    if not has_gpus and probe.inventory().gpus:
+        return Finding(WARN, message, "install the NVIDIA Container Toolkit to use GPUs in containers")
+    return Finding(OK, message)
+
+
 CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("python", _python),
     ("shell", _shell),
@@ -246,6 +266,7 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("locks", _locks),
     ("disk", _disk),
     ("gpus", _gpus),
+    ("containers", _containers),
     ("dispatcher", _dispatcher),
     ("runs", _runs),
 )

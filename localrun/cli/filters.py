@@ -37,7 +37,7 @@ _TIMES = (
 def add_filters(parser: Parser) -> None:
     """The filters as options; `given` says which were used."""
     filters = parser.add_argument_group(
-        "filters", "A TIME is ISO 8601, such as 2026-01-31 or 2026-01-31T12:00, or an age: 90s, 30m, 12h, 7d, 2w."
+        "filters", "a TIME is a date, such as 2026-01-31 or 2026-01-31T12:00,\nor an age: 90s, 30m, 12h, 7d, 2w"
     )
     only = "only these; may be repeated, or a,b"
     filters.add_argument("--status", dest="statuses", type=statuses, action="extend", metavar="STATUS", help=only)

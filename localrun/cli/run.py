@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 
+
 def add_run(parser: Parser) -> None:
     """The arguments of ``localrun run``."""
     parser.usage = "localrun run [-f FILE | -r RUN | --clone RUN] [options] [-- COMMAND …]"

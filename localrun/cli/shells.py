@@ -6,6 +6,7 @@ values; and the same walk along the words that are there, which finds the place 
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -42,6 +43,14 @@ def _values(places: Sequence[Place]) -> dict[str, str]:
 
 def _flags(place: Place) -> dict[str, str]:
     return {flag: option.about for option in place.options for flag in option.flags}
+
+
+def _described(words: Mapping[str, str], mark: str) -> list[str]:
+    return [f"{word}{mark}{about}" for word, about in words.items()]
+
+
+def _table(form: str, rows: Mapping[str, str]) -> str:
+    return "\n".join(form.format(shlex.quote(key), shlex.quote(words)) for key, words in rows.items() if words)
 
 
 def _filled(template: str, **tables: str) -> str:
@@ -93,10 +102,7 @@ complete -F _localrun localrun
 
 def bash(places: Sequence[Place]) -> str:
     """The script for bash, which shows words alone."""
-
-    def table(rows: Mapping[str, str]) -> str:
-        return "\n".join(f"    [{shlex.quote(key)}]={shlex.quote(words)}" for key, words in rows.items() if words)
-
+    table = functools.partial(_table, "    [{}]={}")
     return _filled(
         _BASH,
         commands=table({place.words: " ".join(place.commands) for place in places}),
@@ -154,17 +160,11 @@ if [[ $funcstack[1] == _localrun ]]; then _localrun "$@"; else compdef _localrun
 
 def zsh(places: Sequence[Place]) -> str:
     """The script for zsh, with what each command and option does."""
-
-    def table(rows: Mapping[str, str]) -> str:
-        return "\n".join(f"    {shlex.quote(key)} {shlex.quote(words)}" for key, words in rows.items() if words)
-
-    def described(words: Mapping[str, str]) -> str:
-        return "\n".join(f"{word}:{about}" for word, about in words.items())
-
+    table = functools.partial(_table, "    {} {}")
     return _filled(
         _ZSH,
-        commands=table({place.words: described(place.commands) for place in places}),
-        options=table({place.words: described(_flags(place)) for place in places}),
+        commands=table({place.words: "\n".join(_described(place.commands, ":")) for place in places}),
+        options=table({place.words: "\n".join(_described(_flags(place), ":")) for place in places}),
         values=table(_values(places)),
     )
 
@@ -243,13 +243,10 @@ def fish(places: Sequence[Place]) -> str:
             if lines
         )
 
-    def described(words: Mapping[str, str]) -> list[str]:
-        return [f"{word}\t{about}" for word, about in words.items()]
-
     return _filled(
         _FISH,
-        commands=table({place.words: described(place.commands) for place in places}),
-        options=table({place.words: described(_flags(place)) for place in places}),
+        commands=table({place.words: _described(place.commands, "\t") for place in places}),
+        options=table({place.words: _described(_flags(place), "\t") for place in places}),
         values=table({key: [value] for key, value in _values(places).items()}),
     )
 

@@ -23,11 +23,17 @@ from localrun.model.status import RunStatus
 
 
 def start(
-    folder: RunFolder, argv: Sequence[str], *, rank: int | None = None, variables: Mapping[str, str]
+    folder: RunFolder,
+    command: str | Sequence[str] | None,
+    *,
+    shell: str,
+    rank: int | None = None,
+    variables: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     """Start a process inside a run, with this process's standard streams; ``variables`` count more than the run's.
 
-    It is placed as that ``rank`` is, or as the lowest that is alive. It gets SIGHUP when this process is gone.
+    ``command`` is a program with its arguments, text for bash, or None for ``shell``; a container has its image's own
+    shells. It is placed as that ``rank`` is, or as the lowest that is alive. It gets SIGHUP when this process is gone.
 
     Raises:
         RunNotRunningError: the run, or that rank of it, isn't running; the message says what it is.
@@ -35,8 +41,13 @@ def start(
     """
     with records.held(folder):
         record = records.read(folder)
-        pid = _running(record, folder, rank)
-        environment = {**_environment(pid, record["name"]), **variables, processes.MARK: record["uid"]}
+        running, pid = _running(record, folder, rank)
+        if record["request"].get("image"):
+            argv, environment = _inside_container(record, running, command, variables)
+        else:
+            argv = [shell] if command is None else ["/bin/bash", "-c", command] if isinstance(command, str) else command
+            environment = {**_environment(pid, record["name"]), **variables}
+        environment[processes.MARK] = record["uid"]
         cwd = f"/proc/{pid}/cwd"
         _tell_supervisor(folder)
         try:
@@ -48,8 +59,23 @@ def start(
             raise RunConfigError(f"{argv[0]} can't be started in run {record['name']}: {error.strerror}") from None
 
 
-def _running(record: Record, folder: RunFolder, rank: int | None) -> int:
-    """The pid of the rank that is meant."""
+def _inside_container(
+    record: Record, rank: int, command: str | Sequence[str] | None, variables: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The program, and its environment, that start a process in a rank's container: the engine's own client."""
+    from localrun.engine import containerargs
+
+    engine = record["request"]["engine"]
+    terminal = ["--tty"] if os.isatty(0) else []
+    container = containerargs.name(record, records.resumption_index(record), rank)
+    argv = [engine["program"], "exec", "--interactive", *terminal, *(f"--env={name}" for name in variables), container]
+    if command is None or isinstance(command, str):
+        command = containerargs.shell([] if command is None else ["-c", command])
+    return [*argv, *command], {**engine["environ"], **variables}
+
+
+def _running(record: Record, folder: RunFolder, rank: int | None) -> tuple[int, int]:
+    """The rank that is meant, and its pid."""
     name, status = record["name"], records.status(record)
     if status.is_terminal():
         raise RunNotRunningError(f"run {name} has ended: it is {status} ({record['reason']}: {record['message']})")
@@ -62,7 +88,7 @@ def _running(record: Record, folder: RunFolder, rank: int | None) -> int:
     for each, entry in sorted(ranks.items()):
         # Both are None of one that had ended before it was noted.
         if rank in (None, each) and entry["start"] and processes.start_time(entry["pid"]) == entry["start"]:
-            return int(entry["pid"])
+            return int(each), int(entry["pid"])
     which = "none of its processes is" if rank is None else f"its rank {rank} isn't"
     raise RunNotRunningError(f"run {name}: {which} running at this moment")
 

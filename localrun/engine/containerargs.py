@@ -53,6 +53,15 @@ def arguments(record: Mapping[str, Any], rank: int, resumption: int, mounts: Seq
     ]  # fmt: skip
 
 
+def shell(arguments: Sequence[str], before: str = "", given: Sequence[str] = ()) -> list[str]:
+    """The image's bash, or its sh if it has none, with these arguments.
+
+    ``before`` is what sh does first, with ``given`` as its parameters, which it has to shift away.
+    """
+    become = "if command -v bash >/dev/null; then exec bash \"$@\"; else exec sh \"$@\"; fi"
+    return ["sh", "-c", f"{before}{become}", "localrun", *given, *arguments]
+
+
 def without_doubles(mounts: Iterable[Mount]) -> list[Mount]:
     """The mounts with each place taken once: the first counts."""
     return list({mount.target: mount for mount in reversed(list(mounts))}.values())[::-1]

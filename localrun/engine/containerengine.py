@@ -74,6 +74,19 @@ class ContainerEngine:
             raise self._unreachable(err or out)
         return out.strip()
 
+    def has_gpu_runtime(self) -> bool:
+        """True if NVIDIA's runtime, or its hook, is there to give GPUs to containers.
+
+        The engine lists the one; the other it finds on its own path, which is mostly ours.
+        """
+        import shutil
+
+        code, out, err = self.ask("info", "--format", "{{json .}}")
+        if code:
+            raise self._unreachable(err)
+        programs = ("nvidia-container-runtime-hook", "nvidia-container-runtime", "nvidia-ctk")
+        return '"nvidia"' in out or any(shutil.which(each, path=self.environ.get("PATH")) for each in programs)
+
     def has_image(self, image: str) -> bool:
         """True if the image is here. SystemFailureError if the engine can't be reached."""
         code, _, err = self.ask("image", "inspect", "--format", "{{.Id}}", image)

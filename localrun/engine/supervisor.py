@@ -248,7 +248,7 @@ class Supervisor:
         self._watch_logs(resumption)
         if self._telemetry is None:
             uuids = [gpu.uuid for gpu in self._held.gpus]
-            self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids)
+            self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids, self._launcher.alive)
         self._unwritten = None if self._note(change) else change
 
     # -- watching ---------------------------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ from localrun.model import record as records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from localrun.engine.gpus import Inventory
     from localrun.engine.probe import Probe
+    from localrun.engine.processes import Process
 
 _FIRST_S, _LAST_S = 1.0, 10.0
 _GROWTH = 1.5
@@ -33,9 +34,13 @@ _KILLED_S = 0.2
 class Telemetry:
     """The sampler of one run, for the loop of its supervisor: `due` says when to call `sample`."""
 
-    def __init__(self, path: str, gpus: Sequence[str]) -> None:
-        """``path`` is the file of rows, made with the first one; ``gpus`` are the uuids of the run's."""
+    def __init__(self, path: str, gpus: Sequence[str], alive: Callable[[], Sequence[Process]]) -> None:
+        """``path`` is the file of rows, made with the first one; ``gpus`` are the uuids of the run's.
+
+        ``alive`` gives the run's processes.
+        """
         self._path = path
+        self._alive = alive
         self._gpus = gpus
         self._pause = _FIRST_S
         self._next = time.monotonic() + self._pause
@@ -82,9 +87,7 @@ class Telemetry:
         self._write_waiting()
 
     def _look(self, now: float) -> dict[str, Any]:
-        everything = processes.snapshot()
-        tree = processes.descendants([os.getpid()], everything, without=processes.is_service)
-        used = [processes.usage(pid) for pid in tree]
+        used = [processes.usage(process.pid) for process in self._alive()]
         cpu, before = sum(seconds for seconds, _ in used), self._cpu
         self._cpu = now, cpu
         # What ended in between, and nobody of the run waited for, takes its time out of the sum.

@@ -9,6 +9,7 @@ import pytest
 from localrun.api.utilization import Waiting, explain, ordinal
 from localrun.engine import scheduling
 from localrun.engine.queue import Need, Ticket
+from localrun.engine.room import Room, free
 from localrun.model.sizes import size
 
 GIB = 1 << 30
@@ -82,7 +83,7 @@ def test_it_agrees_with_what_starts(active: tuple[float, int]) -> None:
     kinds = [(0, 0), (1, 0), (2, 8 * GIB), (4, 0), (0.5, 14 * GIB)]
     for needs in itertools.product(kinds, repeat=3):
         waiting = [ticket(f"{place}", *need) for place, need in enumerate(needs)]
-        starts = [each.ticket for each in scheduling.choose(waiting, scheduling.free(MACHINE, running), MACHINE)]
+        starts = [each.ticket for each in scheduling.plan(waiting, Room(free(MACHINE, running)), MACHINE).starts]
         why = explain(waiting, running, MACHINE, NOW)
         assert [w.about_to_start for w in why] == [t in starts for t in waiting]
         assert all(w.held_by or w.kept_for for w in why if w.lacking)

@@ -101,12 +101,12 @@ def test_a_requeued_ticket_waits_at_its_old_place_for_its_time(queue: Queue) -> 
 def test_a_new_priority_moves_a_ticket_among_others_by_its_old_time(queue: Queue) -> None:
     for name in ("1-0001-aaaa", "1-0003-bbbb", "2-0002-cccc"):
         ticket(queue, name)
-    with queue.lock():
-        queues.rename_for_priority(queue, "2-0002-cccc", "auto")
-        queues.rename_for_priority(queue, "1-0001-aaaa", "lowest")
-        queues.rename_for_priority(queue, "1-0003-bbbb", "auto")
+    fields = {"preemptible": True, "max_duration": 2.5, "stop_grace": 7.0}
+    for uid, priority in (("cccc", "auto"), ("aaaa", "lowest"), ("bbbb", "auto"), ("dddd", "high")):
+        queue.reschedule(uid, {**fields, "priority": priority})
     assert queue.names(WAITING) == ["1-0002-cccc", "1-0003-bbbb", "3-0001-aaaa"]
     assert [each.name for each in queue.tickets(WAITING)] == queue.names(WAITING)
+    assert {(t.preemptible, t.max_duration, t.stop_grace) for t in queue.tickets(WAITING)} == {(True, 2.5, 7.0)}
 
 
 class TestLeave:

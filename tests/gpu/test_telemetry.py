@@ -78,7 +78,7 @@ def test_a_row_gets_the_answer_that_comes_late(home: Home, nvml: FakeNvml, tmp_p
     gpu = nvml.add_gpu()
     nvml.set_delay(2.5, function="nvmlInit")
     path = tmp_path / "telemetry" / "0.jsonl"
-    telemetry = Telemetry(str(path), [gpu])
+    telemetry = Telemetry(str(path), [gpu], list)
 
     def rows() -> list[dict[str, object]]:
         poll = select.poll()

@@ -14,7 +14,6 @@ import pytest
 from localrun.errors import RunConfigError
 from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
 from localrun.model.request import (
-    _NOT_YET,
     _RULES,
     Request,
     name_from_command,
@@ -204,18 +203,12 @@ class TestRequest:
         with pytest.raises(TypeError):
             Request("name")  # type: ignore[call-arg]
 
-    def test_every_key_has_a_rule_or_is_not_supported_yet(self) -> None:
+    def test_every_key_has_a_rule(self) -> None:
         top = {one.name for one in dataclasses.fields(RunConfig)} - {"compute", "scheduling"}
         parts = {f"compute.{key}" for key in ComputeConfig.__annotations__}
         parts |= {f"scheduling.{key}" for key in SchedulingConfig.__annotations__}
-        assert set(_RULES) | set(_NOT_YET) == top | parts
-        assert not set(_RULES) & set(_NOT_YET)
+        assert set(_RULES) == top | parts
         assert {path.rpartition(".")[2] for path in _RULES} == {one.name for one in dataclasses.fields(Request)}
-
-    @pytest.mark.parametrize("path", _NOT_YET)
-    def test_not_supported_yet(self, path: str) -> None:
-        assert refusal(path, "something") == f"{path}: not supported by this version of localrun"
-        assert request(path, None) == request()
 
     @pytest.mark.parametrize(
         ("path", "value"),
@@ -231,11 +224,8 @@ class TestRequest:
             ("image", ""),
         ],
     )
-    def test_what_needs_no_missing_part_passes(self, path: str, value: Any) -> None:
+    def test_what_asks_for_nothing_is_as_good_as_unset(self, path: str, value: Any) -> None:
         assert request(path, value) == request()
-
-    def test_preemptible_is_not_supported_yet(self) -> None:
-        assert refusal("scheduling.preemptible", True).startswith("scheduling.preemptible: not supported")
 
 
 class TestMetadata:

@@ -44,13 +44,12 @@ _LOOK_S = 0.005
 _LAST_SIGNAL = 64
 _LONGEST_LINE = 30_000
 
-# In the container: wait, write to the logs, become the shell that the image has.
+# In the container, before the user's shell: wait, and write to the logs.
 _BEGIN = """
 umask "$1"
 read -r go <"$2"
 exec >>"$3" 2>>"$4"
 shift 4
-if command -v bash >/dev/null; then exec bash "$@"; else exec sh "$@"; fi
 """
 # Outside: have the image fetched, and wait for the registry's first words, but not for the client's own, so long.
 _FETCH = """
@@ -150,8 +149,8 @@ class ContainerLauncher(ProcessLauncher):
         gate, out, err = folder.gate(resumption, rank), folder.stdout(resumption, rank), folder.stderr(resumption, rank)
         begin = [f"{context['umask']:o}", gate, out, err]
         if self._record["fn_name"] is None:
-            shell = sequence.argv(self._record["cmds"], folder.commands(resumption, rank))
-            return ["sh", "-c", _BEGIN, "localrun", *begin, *shell[1:]]
+            argv = sequence.argv(self._record["cmds"], folder.commands(resumption, rank))
+            return containerargs.shell(argv[1:], _BEGIN, begin)
         python = self._record["python"]
         version = ".".join(python["version"].split(".")[:2])
         inside = f"{containerargs.ROOT}/localrun/engine/inside.py"
@@ -227,8 +226,8 @@ class ContainerLauncher(ProcessLauncher):
                 if request["pull"] == "missing" and not self._fetched and rank == 0:
                     os.truncate(log, 0)  # that it wasn't here is no news once it is
                     return NoImageError(lambda: self._fetch(resumption))
-                why = "isn't on this machine, and compute.pull is never" if request["pull"] == "never" else said
-                return CannotStartError(f"image {image}: {why}", Reason.FAILED_IMAGE_PULL)
+                why = "compute.pull is never" if request["pull"] == "never" else said
+                return CannotStartError(f"image {image} isn't on this machine: {why}", Reason.FAILED_IMAGE_PULL)
         except LocalrunError as error:
             return CannotStartError(error.message, Reason.SYSTEM_FAILURE)
         why = said if state is None else state.error or said
