@@ -314,8 +314,10 @@ def test_any_command_starts_what_waits_after_the_dispatcher_was_killed(home: Hom
 
 def test_scheduling_is_said_by_flags(home: Home) -> None:
     ok("run", "--name", "a", "--", "true")
-    flags = "--preemptible --after a --after-any a --nodes 1 --cluster here --instance x".split()
-    ok("run", "--name", "it", *flags, "--", "true")
+    ok(
+        "run", "--name", "it", "--preemptible", "--after", "a", "--after-any", "a",
+        "--nodes", 1, "--cluster", "here", "--instance", "x", "--", "true",
+    )  # fmt: skip
     ok("wait", "it")
     asked = config(home, "it")
     assert asked["scheduling"] == {"preemptible": True, "after": ["a"], "after_any": ["a"]}
