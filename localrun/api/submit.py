@@ -113,6 +113,8 @@ def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     """Submit a run again as a new one, with some fields of its configuration overridden."""
+    if run.fn_name is not None and overrides.get("command"):
+        raise RunConfigError(f"command: run {run.name} is a function's: its clone takes none")
     config = run.config
     for field, value in overrides.items():
         if value is not None:
@@ -127,7 +129,7 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     folder = RunFolder(run.path)
     contents = {"function.pkl": files.read(folder.function), "inputs.pkl": files.read(folder.inputs)}
     record = records.read(folder)
-    fields = {key: record[key] for key in ("fn_name", "fingerprints", "python", "cwd")} | {"run_type": FUNCTION}
+    fields = {key: record[key] for key in ("fn_name", "fingerprints", "python")} | {"run_type": FUNCTION}
     request = Request.from_config(config, needs_command=False)
     return _with_a_free_name(config.name, config, request, fields, contents, always_suffix=False, path=None)
 
@@ -283,10 +285,10 @@ def _add_container(record: Record, request: Request) -> None:
     for index, volume in enumerate(request.volumes):
         if not os.path.exists(volume["source"]):
             raise RunConfigError(f"compute.volumes[{index}]: {volume['source']} doesn't exist on this machine")
-    program, environ = settings.container_engine()
-    check_reachable(ContainerEngine(program, environ), settings.docker_socket())
+    program, environment = settings.container_engine()
+    check_reachable(ContainerEngine(program, environment), settings.docker_socket())
     fields = {field: getattr(request, field) for field in ("image", "volumes", "shm_size", "pull", "network")}
-    record["request"] |= {**fields, "engine": {"program": program, "environ": environ}}
+    record["request"] |= {**fields, "engine": {"program": program, "environment": environment}}
 
 
 def _found(run: Run | str) -> Run:

@@ -58,6 +58,9 @@ class Gpu(enum.Enum):
 class Cluster:
     name = "xyz"
 
+    def __repr__(self) -> str:  # a part of the test's name
+        return "Cluster"
+
 
 LOCAL = START.astimezone().replace(tzinfo=None)  # the same moment as a naive local time
 FILTERS: list[tuple[dict[str, Any], str]] = [

@@ -746,3 +746,18 @@ class TestChanges:
         run = execute(None, "python -c 'pass'; true # ../../etc")
         assert run.name.startswith("python-")
         assert len(run.name.rpartition("-")[2]) == 6
+
+
+def test_a_functions_clone_runs_where_it_is_told_and_takes_no_command(home: Home, tmp_path: Path) -> None:
+    @localrun.function(cpus=0)
+    def where() -> str:
+        import os
+
+        return os.getcwd()
+
+    run = where.run(run_name="where")
+    assert run.result() == os.getcwd()
+    assert run.clone().result() == os.getcwd()
+    assert run.clone(name="there", cwd=str(tmp_path)).result() == str(tmp_path)
+    with pytest.raises(RunConfigError, match=r"^command: run where is a function's"):
+        run.clone(command="true")
