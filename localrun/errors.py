@@ -6,6 +6,8 @@ Errors pickle, so that they travel out of futures and worker processes as they a
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -92,6 +94,16 @@ class RunStatusNotReached(_StatusError):  # noqa: N818 - the name is mcli's
     """A run ended without reaching the status that was waited for (409)."""
 
     code = 409
+
+
+class RunTimeoutError(_StatusError, TimeoutError):
+    """What was waited for did not come within ``timeout`` seconds (408). It may still."""
+
+    code = 408
+
+    def __init__(self, message: str, description: str | None = None) -> None:
+        super().__init__(message, description)
+        self.errno = errno.ETIMEDOUT  # an OSError would take the status for it
 
 
 class RunNotRunningError(_StatusError):

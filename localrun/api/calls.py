@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
+from localrun.engine.waiting import check_timeout
+
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -26,6 +28,7 @@ def call(work: C) -> C:
 
     @functools.wraps(work)
     def called(*args: Any, future: bool = False, **kwargs: Any) -> Any:
+        check_timeout(kwargs.get("timeout"))
         if not future:
             return work(*args, **kwargs)
         return _in_background(functools.partial(work, *args, **{**kwargs, "timeout": None}))

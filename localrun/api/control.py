@@ -109,14 +109,13 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
     from localrun.model.config import RunConfig
     from localrun.model.request import Request
 
-    config = RunConfig.from_mapping(records.read(folder)["config"])
-    for field, value in wanted.items():
-        setattr(config, field, value)
-    checked = Request.from_config(config, needs_command=False)
-
     def change(record: Record) -> None:
         if records.status(record).is_terminal():
             raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can't be updated any more")
+        config = RunConfig.from_mapping(record["config"])
+        for field, value in wanted.items():
+            setattr(config, field, value)
+        checked = Request.from_config(config, needs_command=False)
         record["config"] = config.to_mapping()
         record["request"].update({field: getattr(checked, field) for field in wanted})
 

@@ -119,7 +119,7 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     for field, value in overrides.items():
         if value is not None:
             setattr(config, field, value)
-    config.name = name or config.name or run.name
+    config.name = name or run.name
     if not config.integrations:
         config.cwd = overrides.get("cwd") or run.cwd  # where it ran, not where the caller happens to be
     if run.fn_name is None:

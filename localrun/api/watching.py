@@ -10,7 +10,7 @@ from typing import Literal, overload
 from localrun.api import listing
 from localrun.api.calls import futures_of
 from localrun.api.run import Run
-from localrun.engine.waiting import wait_until
+from localrun.engine.waiting import check_timeout, wait_until
 from localrun.model.record import Record
 
 
@@ -30,8 +30,9 @@ def watch_run_status(
 
     Raises:
         RunNotFoundError: there is no run of that name (404).
-        TimeoutError: it has not ended after ``timeout`` seconds (not with ``future``).
+        RunTimeoutError: it has not ended after ``timeout`` seconds (not with ``future``).
     """
+    check_timeout(timeout)
     found = listing.find(run)
     return futures_of(_changes(found, None)) if future else _changes(found, timeout)
 

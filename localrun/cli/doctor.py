@@ -242,8 +242,8 @@ def _containers() -> Finding:
     """Ask the container engine for its version, and whether it can give GPUs to containers; none is well too."""
     from localrun.engine.containerengine import ContainerEngine
 
-    program, environ = settings.container_engine()
-    engine = ContainerEngine(program, environ)
+    program, environment = settings.container_engine()
+    engine = ContainerEngine(program, environment)
     if not os.access(program, os.X_OK):
         return Finding(OK, f"no {engine.name}: no runs with an image")
     advice = "start it, or set DOCKER_HOST or LOCALRUN_CONTAINER_ENGINE; runs without an image go on"

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 
 from localrun.engine import room
 from localrun.engine.placement import GpuNeed
-from localrun.engine.queue import WAITING, Dependency, Need, Queue, Ticket
+from localrun.engine.queue import WAITING, Need, Queue, Ticket
+
+_AGAIN_S = 5.0
 
 
 class Backlog:
@@ -26,7 +28,8 @@ class Backlog:
         self._tickets: dict[str, Ticket] = {}
         self._delayed: dict[str, float] = {}  # name → when it may start, in seconds since the epoch
         self._arrived: dict[str, float] = {}  # name of one that needs GPUs → when we learned of it, monotonic
-        self._held: dict[str, tuple[Dependency, ...]] = {}  # name → the runs for which it waits still
+        self._held: set[str] = set()  # the names of those that wait for other runs
+        self._over: dict[str, float] = {}  # name → when its time is over, in seconds since the epoch
         self.least = Need(0, 0)  # a lower bound of all their needs
 
     def __bool__(self) -> bool:
@@ -41,7 +44,8 @@ class Backlog:
         for name in self._queue.names(WAITING):
             self.learn(name, known.get(name))
         self._arrived = {name: at for name, at in self._arrived.items() if name in self._tickets}
-        self._held = {name: after for name, after in self._held.items() if name in self._tickets}
+        self._held.intersection_update(self._tickets)
+        self._over = {name: at for name, at in self._over.items() if name in self._tickets}
 
     def learn(self, name: str, ticket: Ticket | None = None) -> None:
         """Take in a ticket that is said to be waiting."""
@@ -54,7 +58,10 @@ class Backlog:
         if ticket.not_before:
             self._delayed[name] = ticket.not_before
         if ticket.after:
-            self._held.setdefault(name, ticket.after)
+            self._held.add(name)
+        over_at = ticket.over_at()
+        if over_at is not None:
+            self._over.setdefault(name, over_at)
         if ticket.gpus.number:
             self._arrived.setdefault(name, time.monotonic())
         self.least = room.least(self.least, ticket.need)
@@ -64,7 +71,8 @@ class Backlog:
         """Leave out a ticket that waits no more."""
         self._delayed.pop(name, None)
         self._arrived.pop(name, None)
-        self._held.pop(name, None)
+        self._over.pop(name, None)
+        self._held.discard(name)
         if self._tickets.pop(name, None) is not None:
             self._names.remove(name)
 
@@ -80,7 +88,7 @@ class Backlog:
         for name in [name for name, at in self._delayed.items() if at <= now]:
             del self._delayed[name]
         for name in self._names:
-            if name not in self._delayed and not self._held.get(name):
+            if name not in self._delayed and name not in self._held:
                 yield self._tickets[name]
 
     def unseen(self, seen_at: float) -> set[str]:
@@ -88,8 +96,15 @@ class Backlog:
         return {name for name, arrived in self._arrived.items() if arrived >= seen_at}
 
     def next_at(self) -> float | None:
-        """When the next delay is over, in seconds since the epoch."""
-        return min(self._delayed.values(), default=None)
+        """When the next delay, or the next one's time, is over, in seconds since the epoch."""
+        return min([*self._delayed.values(), *self._over.values()], default=None)
+
+    def overdue(self) -> list[Ticket]:
+        """Those whose time is over; asked again, they are named again in some seconds."""
+        now = time.time()
+        names = [name for name, at in self._over.items() if at <= now]
+        self._over.update(dict.fromkeys(names, now + _AGAIN_S))
+        return [self._tickets[name] for name in names]
 
     def wants_gpus(self) -> bool:
         """True if a waiting run needs some."""
@@ -103,16 +118,18 @@ class Backlog:
         """When the last of those arrived that wait for nothing else; minus infinity if none does."""
         now = time.time()
         kept = {name for name, until in self._delayed.items() if until > now}
-        kept |= {name for name, after in self._held.items() if after}
+        kept |= self._held
         return max((at for name, at in self._arrived.items() if name not in kept), default=float("-inf"))
 
-    def held(self) -> list[tuple[Ticket, tuple[Dependency, ...]]]:
-        """Those that wait for other runs, and for which."""
-        return [(self._tickets[name], after) for name, after in self._held.items() if after]
+    def held(self) -> list[Ticket]:
+        """Those that wait for other runs."""
+        return [self._tickets[name] for name in self._held]
 
-    def hold(self, name: str, after: tuple[Dependency, ...]) -> None:
-        """Let a ticket wait for these runs and no others."""
-        self._held[name] = after
+    def replace(self, ticket: Ticket) -> None:
+        """Put a ticket in place of what was known of it, which waited for more runs than it does now."""
+        self._tickets[ticket.name] = ticket
+        if not ticket.after:
+            self._held.discard(ticket.name)
 
     def uids(self) -> set[str]:
         """The uids of the runs."""

@@ -45,7 +45,7 @@ def start(
         if record["request"].get("image"):
             argv, environment = _inside_container(record, running, command, variables)
         else:
-            argv = [shell] if command is None else ["/bin/bash", "-c", command] if isinstance(command, str) else command
+            argv = _argv(command, shell)
             environment = {**_environment(pid, record["name"]), **variables}
         environment[processes.MARK] = record["uid"]
         cwd = f"/proc/{pid}/cwd"
@@ -57,6 +57,12 @@ def start(
             if error.filename == cwd:
                 raise RunNotRunningError(f"run {record['name']} ends at this moment") from None
             raise RunConfigError(f"{argv[0]} can't be started in run {record['name']}: {error.strerror}") from None
+
+
+def _argv(command: str | Sequence[str] | None, shell: str) -> list[str]:
+    if isinstance(command, str):
+        return ["/bin/bash", "-c", command]
+    return [shell] if command is None else list(command)
 
 
 def _inside_container(
@@ -71,7 +77,7 @@ def _inside_container(
     argv = [engine["program"], "exec", "--interactive", *terminal, *(f"--env={name}" for name in variables), container]
     if command is None or isinstance(command, str):
         command = containerargs.shell([] if command is None else ["-c", command])
-    return [*argv, *command], {**engine["environ"], **variables}
+    return [*argv, *command], {**engine["environment"], **variables}
 
 
 def _running(record: Record, folder: RunFolder, rank: int | None) -> tuple[int, int]:

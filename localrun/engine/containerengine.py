@@ -10,7 +10,6 @@ import json
 import os
 import select
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 
 from localrun import files
@@ -39,11 +38,11 @@ class State(NamedTuple):
 
 
 class ContainerEngine:
-    """An engine's command line, ``program``; ``environ`` tells it where the engine is, and nothing of the run."""
+    """An engine's command line, ``program``; ``environment`` tells it where the engine is, and nothing of the run."""
 
-    def __init__(self, program: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, program: str, environment: Mapping[str, str]) -> None:
         self.program = program
-        self.environ = environ
+        self.environment = environment
 
     @property
     def name(self) -> str:
@@ -85,7 +84,7 @@ class ContainerEngine:
         if code:
             raise self._unreachable(err)
         programs = ("nvidia-container-runtime-hook", "nvidia-container-runtime", "nvidia-ctk")
-        return '"nvidia"' in out or any(shutil.which(each, path=self.environ.get("PATH")) for each in programs)
+        return '"nvidia"' in out or any(shutil.which(each, path=self.environment.get("PATH")) for each in programs)
 
     def has_image(self, image: str) -> bool:
         """True if the image is here. SystemFailureError if the engine can't be reached."""
@@ -126,7 +125,7 @@ class ContainerEngine:
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
         ]
-        pid = os.posix_spawn(self.program, [self.program, *words], self.environ, file_actions=actions, setsid=True)
+        pid = os.posix_spawn(self.program, [self.program, *words], self.environment, file_actions=actions, setsid=True)
         handle = os.pidfd_open(pid)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
@@ -151,6 +150,8 @@ def check_reachable(engine: ContainerEngine, socket_path: str | None) -> None:
     Raises:
         SystemFailureError: there is none, or it can't be reached.
     """
+    import socket
+
     if socket_path is not None and engine.name == "docker" and os.access(engine.program, os.X_OK):
         with socket.socket(socket.AF_UNIX) as connection:
             try:

@@ -9,6 +9,7 @@ left in the queue, deciding so under the queue lock, so that no submission falls
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import os
 import select
@@ -16,7 +17,17 @@ import signal
 import time
 
 from localrun import files
-from localrun.engine import capacity, conclusion, dependencies, interrupted, processes, room, scheduling, service
+from localrun.engine import (
+    capacity,
+    conclusion,
+    dependencies,
+    interrupted,
+    processes,
+    room,
+    scheduling,
+    service,
+    withdrawal,
+)
 from localrun.engine.backlog import Backlog
 from localrun.engine.dependencies import Verdict
 from localrun.engine.placement import Slot
@@ -33,6 +44,7 @@ from localrun.model.status import RunStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from localrun.engine.gpus import Gpu
@@ -164,6 +176,8 @@ class Dispatcher:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _start_what_fits(self) -> None:
+        for ticket in self._backlog.overdue():
+            self._withdraw(ticket, withdrawal.stop_overdue)
         self._settle_dependencies()
         active = self._roster.active()
         left = room.free(self._capacity, (run.ticket for run in active))
@@ -186,27 +200,29 @@ class Dispatcher:
         return None
 
     def _settle_dependencies(self) -> None:
-        """See which of the runs that others wait for are over. Those in the queue are not."""
+        """See which of the runs that others wait for are over, and write it down. Those in the queue are not."""
         held = self._backlog.held()
         there = self._backlog.uids() | {run.ticket.uid for run in self._roster.active()} if held else set()
-        for ticket, after in held:
-            verdicts = [(each, *dependencies.judge(each)) for each in after if each.uid not in there]
+        for ticket in held:
+            verdicts = [(each, *dependencies.judge(each)) for each in ticket.after if each.uid not in there]
             failed = next((why for _, verdict, why in verdicts if verdict is Verdict.FAILED), None)
             if failed is not None:
-                self._fail(ticket, failed)
+                self._withdraw(ticket, functools.partial(withdrawal.fail_after, why=failed))
                 there.discard(ticket.uid)  # for those who wait for this one
                 continue
             met = {each for each, verdict, _ in verdicts if verdict is Verdict.MET}
-            self._backlog.hold(ticket.name, tuple(each for each in after if each not in met))
+            if met:
+                left = ticket._replace(after=tuple(each for each in ticket.after if each not in met))
+                self._backlog.replace(left)
+                self._queue.rewrite(left)
 
-    def _fail(self, ticket: Ticket, why: str) -> None:
+    def _withdraw(self, ticket: Ticket, end: Callable[[Queue, Ticket], None]) -> None:
+        """End a waiting run; if that can't be written now, later."""
         try:
-            dependencies.fail(ticket, why)
+            end(self._queue, ticket)
         except (LocalrunError, OSError) as error:
-            self._log(f"run {ticket.run} can't be failed now, although {why}: {error}")
+            self._log(f"run {ticket.run} is to be ended, and its record can't be written: {error}")
             return
-        with self._queue.lock():
-            self._queue.drop(ticket.name, WAITING)
         self._backlog.forget(ticket.name)
 
     def _find_ending(self, active: list[Active]) -> bool:

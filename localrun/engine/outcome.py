@@ -100,13 +100,10 @@ def preparation_ended(wait_status: int, outcome: Mapping[str, Any] | None) -> En
     return ending._replace(message=outcome["message"] if outcome else f"its integrations ended: {ending.message}")
 
 
-def fetch_ended(wait_status: int, outcome: Mapping[str, Any] | None) -> Ending:
-    """The end of fetching a run's image: COMPLETED if its ranks may start, else that of the run."""
+def fetch_ended(wait_status: int, why: str) -> Ending:
+    """The end of fetching a run's image: COMPLETED if its ranks may start, else that of the run, and why."""
     ending = command_ended(wait_status)
-    if ending.status is RunStatus.COMPLETED:
-        return ending
-    message = "its image isn't on this machine and can't be fetched: the run's stderr says what the registry said"
-    return failed_to_start(message, Reason.FAILED_IMAGE_PULL)
+    return ending if ending.status is RunStatus.COMPLETED else failed_to_start(why, Reason.FAILED_IMAGE_PULL)
 
 
 def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: int = 0) -> Ending:
@@ -157,8 +154,9 @@ def retries_left(resumptions: Sequence[Mapping[str, Any]], ending: Ending, reque
 
 
 def retry_delay(resumptions: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds before the next attempt: 1, doubling with each attempt so far, at most 60."""
-    return float(min(60, 2 ** min(max(len(resumptions) - 1, 0), 6)))
+    """Seconds before the next attempt: 1, doubling with each failure so far, at most 60."""
+    failures = sum(1 for attempt in resumptions if attempt["status"] == RunStatus.FAILED.value)
+    return float(min(60, 2 ** min(max(failures - 1, 0), 6)))
 
 
 def _is_user_failure(attempt: Mapping[str, Any]) -> bool:

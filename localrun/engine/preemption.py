@@ -12,8 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from localrun.engine import placement
 from localrun.engine.queue import Need, Ticket
 from localrun.engine.room import Active, Room, clip, lacking
+from localrun.tuples import NamedTuple
 
-_MOST_SETS = 5000
+_MOST_SETS = 50_000
+_ROUNDING = 1e-6
+
+
+class _Lack(NamedTuple):
+    """How much of a resource a run lacks, and how much each candidate has of it."""
+
+    amount: float
+    held: list[float]
+
+    def at_least(self) -> int:
+        """How many it takes, as if the largest holders were free to be chosen."""
+        sums = itertools.accumulate(sorted(self.held, reverse=True))
+        return next((count for count, held in enumerate(sums, 1) if held >= self.amount - _ROUNDING), len(self.held))
+
+    def is_made_up_by(self, chosen: Iterable[int]) -> bool:
+        return sum(self.held[index] for index in chosen) >= self.amount - _ROUNDING
 
 
 def cheapest(ticket: Ticket, room: Room, candidates: Iterable[Active], capacity: Need) -> list[Active]:
@@ -21,10 +38,12 @@ def cheapest(ticket: Ticket, room: Room, candidates: Iterable[Active], capacity:
     youngest = sorted(candidates, key=lambda run: run.since, reverse=True)
     if not _starts(ticket, room, youngest, capacity):
         return []
-    sets = _sets(youngest, _fewest(ticket, room, youngest, capacity))
-    for chosen in itertools.islice(sets, _MOST_SETS):
-        if _starts(ticket, room, chosen, capacity):
-            return list(chosen)
+    lacks = _lacks(ticket, room, youngest, capacity)
+    fewest = max((lack.at_least() for lack in lacks), default=1)
+    for chosen in itertools.islice(_sets(len(youngest), fewest), _MOST_SETS):
+        runs = [youngest[index] for index in chosen]
+        if all(lack.is_made_up_by(chosen) for lack in lacks) and _starts(ticket, room, runs, capacity):
+            return runs
     return _dispensed(ticket, room, youngest, capacity)
 
 
@@ -32,30 +51,24 @@ def _starts(ticket: Ticket, room: Room, gone: Iterable[Active], capacity: Need) 
     return room.more(gone, capacity).place(ticket, capacity) is not None
 
 
-def _sets(youngest: Sequence[Active], fewest: int) -> Iterator[tuple[Active, ...]]:
-    for count in range(fewest, len(youngest) + 1):
-        yield from itertools.combinations(youngest, count)
+def _sets(count: int, fewest: int) -> Iterator[tuple[int, ...]]:
+    for size in range(fewest, count + 1):
+        yield from itertools.combinations(range(count), size)
 
 
-def _fewest(ticket: Ticket, room: Room, candidates: Sequence[Active], capacity: Need) -> int:
-    """A lower bound of how many it takes: as if the largest holders of each resource were all it took."""
+def _lacks(ticket: Ticket, room: Room, candidates: Sequence[Active], capacity: Need) -> list[_Lack]:
+    """What must be made up for; necessary, and for CPUs and memory enough."""
     needs, need = [clip(run.ticket.need, capacity) for run in candidates], clip(ticket.need, capacity)
-    bounds = [1]
-    for resource in lacking(need, room.left):
-        lack = getattr(need, resource) - getattr(room.left, resource)
-        bounds.append(_count([getattr(each, resource) for each in needs], lack))
+    found = [
+        _Lack(getattr(need, resource) - getattr(room.left, resource), [getattr(each, resource) for each in needs])
+        for resource in lacking(need, room.left)
+    ]
     if ticket.gpus.number and placement.choose(ticket.gpus, room.slots) is None:
         fitting = {gpu.uuid for gpu in placement.suitable(ticket.gpus, (slot.gpu for slot in room.slots))}
         there = len(placement.suitable(ticket.gpus, (slot.gpu for slot in room.slots if slot.is_for(ticket.gpus))))
-        bounds.append(_count([len(fitting.intersection(run.gpus)) for run in candidates], ticket.gpus.number - there))
-    return max(bounds)
-
-
-def _count(amounts: Iterable[float], lack: float) -> int:
-    """How many of the largest amounts it takes to make up for a lack, rounding errors aside."""
-    ordered = sorted(amounts, reverse=True)
-    sums = itertools.accumulate(ordered)
-    return next((count for count, amount in enumerate(sums, 1) if amount >= lack - 1e-6), len(ordered))
+        held: list[float] = [len(fitting.intersection(run.gpus)) for run in candidates]
+        found.append(_Lack(ticket.gpus.number - there, held))
+    return found
 
 
 def _dispensed(ticket: Ticket, room: Room, youngest: Sequence[Active], capacity: Need) -> list[Active]:

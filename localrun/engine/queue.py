@@ -88,6 +88,12 @@ class Ticket(NamedTuple):
         """Seconds after which the run is gone for certain, its grace included; None without a limit."""
         return None if self.max_duration is None else self.max_duration * 3600 + self.stop_grace
 
+    def over_at(self) -> float | None:
+        """When the time of a run that was started before is over, in seconds since the epoch; None without a limit."""
+        if self.max_duration is None or not self.first_started:
+            return None
+        return self.first_started + self.max_duration * 3600
+
     def submission(self) -> dict[str, Any]:
         """What a record says of its ticket, besides what the run is and needs."""
         return {"folder": self.folder, "building": self.building, "environment": self.environment}
@@ -307,6 +313,12 @@ class Queue:
                 if state == WAITING:
                     os.rename(self.path(state, name), self.path(state, _with_priority(name, request["priority"])))
             self.wake(f"~{name}")
+
+    def rewrite(self, ticket: Ticket) -> None:
+        """Replace a waiting ticket by what is known of it now, if it still waits."""
+        with self.lock():
+            if os.path.exists(self.path(WAITING, ticket.name)):
+                files.replace(self.path(WAITING, ticket.name), ticket.encode())
 
     def is_quiet(self) -> bool:
         """True if no ticket is in any state. Decisive only under the queue lock."""

@@ -43,6 +43,8 @@ _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
 _WRITE_RETRY_S = 1.0
 _LEASE_RETRY_S = 0.5
+# A signal may be lost with who was to send it: the record is looked at so often at least.
+_LOOK_S = 5.0
 
 
 class _ConnectedError(Exception):
@@ -68,6 +70,7 @@ class Supervisor:
         self._folder = RunFolder(ticket.folder)
         self._news = pipe
         self._signals: set[int] = {NEWS}
+        self._seen: tuple[int, int] | None = None  # which record, for all that is known, has been read
         self._unwritten: Callable[[Record], None] | None = None
         self._ranks: dict[int, int] = {}
         self._exits: dict[int, int] = {}
@@ -102,7 +105,8 @@ class Supervisor:
         ending: Ending | None = None
         try:
             context = self._set_up(record)
-            cause = self._prepare(record, context) or self._start_all(record, context)
+            cause = self._cause(record, conclusion.deadline(record))
+            cause = cause or self._prepare(record, context) or self._start_all(record, context)
             if cause is None and self._stage is None:
                 cause = self._watch(record)
         except CannotStartError as error:
@@ -198,7 +202,8 @@ class Supervisor:
         except NoImageError as error:
             self._ranks = {error.fetch(): 0}
             self._watch_logs(records.resumption_index(record))
-            cause = self._pass_stage(record, outcome.fetch_ended)
+            why = error.why
+            cause = self._pass_stage(record, lambda wait_status, said: outcome.fetch_ended(wait_status, why()))
             if cause is not None or self._stage is not None:
                 return cause
             self._start(record, context)
@@ -257,7 +262,7 @@ class Supervisor:
         """Wait until the run ends by itself (None), which it does with the first rank that fails, or is to be ended."""
         while True:
             self._reap()
-            if len(self._exits) == len(self._ranks) or self._find_failed(record):
+            if self._find_failed(record) or len(self._exits) == len(self._ranks):
                 return None
             record = self._reread(record)
             deadline = conclusion.deadline(record)
@@ -314,7 +319,7 @@ class Supervisor:
         """Sleep until a signal, a log's growth or the timeout."""
         poll = select.poll()
         poll.register(self._news, select.POLLIN)
-        timeouts = [] if timeout is None else [max(timeout, 0.0)]
+        timeouts = [_LOOK_S] if timeout is None else [min(max(timeout, 0.0), _LOOK_S)]
         if self._unwritten is not None:
             timeouts.append(_WRITE_RETRY_S)
         due = self._clock.due(time.monotonic())
@@ -326,13 +331,25 @@ class Supervisor:
             timeouts.append(self._telemetry.due(time.monotonic()))
             if self._telemetry.fd >= 0:
                 poll.register(self._telemetry.fd, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000 if timeouts else None)}
+        ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000)}
         if self._telemetry is not None and (self._telemetry.fd in ready or not self._telemetry.due(time.monotonic())):
             self._telemetry.sample()
         if self._news in ready:
             self._signals.update(os.read(self._news, 4096))
         if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
             self._clock.sample()
+        self._look()
+
+    def _look(self) -> None:
+        """Have the record read again if it is another one than it was."""
+        try:
+            there = os.stat(self._folder.record)
+        except OSError:
+            return
+        seen = there.st_ino, there.st_mtime_ns
+        if seen != self._seen:
+            self._seen = seen
+            self._signals.add(NEWS)
 
     def _reap(self) -> bool:
         """Collect the children that have exited; True if any are left. Orphans of the run are our children too."""
@@ -407,6 +424,9 @@ class Supervisor:
 
     def _finish_with_all(self, record: Mapping[str, Any], cause: Cause | None, ending: Ending) -> None:
         """Write the end, after that of everyone who has connected to the run, up to the last moment."""
+        if record["fn_name"] is not None:
+            for rank in range(ranks.count(record["request"])):
+                files.remove(self._folder.outcome(records.resumption_index(dict(record)), rank))
         while True:
             try:
                 return self._finish(ending)
@@ -427,9 +447,6 @@ class Supervisor:
         self._held.release()
         if record is None:
             return
-        if record["fn_name"] is not None and record["resumptions"]:
-            for rank in range(ranks.count(record["request"])):
-                files.remove(self._folder.outcome(records.resumption_index(record), rank))
         if again:
             tried = conclusion.attempts(record)
             delay = 0.0 if tried[-1]["reason"] == Reason.PREEMPTED else outcome.retry_delay(tried)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from localrun.engine import submission
 from localrun.engine.queue import Queue
 from localrun.engine.watch import CREATED, MODIFIED, REPLACED, Watch
-from localrun.errors import SystemFailureError
+from localrun.errors import RunConfigError, RunTimeoutError, SystemFailureError
 from localrun.model import record as records
+from localrun.model.configtext import described
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import RunStatus
@@ -35,10 +36,11 @@ def wait_until(
     wakes it too. They may come into being later.
 
     Raises:
-        TimeoutError: ``timeout`` seconds went by first.
+        RunTimeoutError: ``timeout`` seconds went by first.
         RunNotFoundError: the folder went away.
         SystemFailureError: the folder is a copy of one whose run had not ended.
     """
+    check_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watch.borrow() as watch:
         watch.add(folder.path, REPLACED)
@@ -54,7 +56,7 @@ def wait_until(
                 meanwhile(record)
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                raise TimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
+                raise RunTimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
             if now >= look_after:
                 if not ensure_looked_after(queue, folder, record):
                     raise SystemFailureError(
@@ -69,6 +71,18 @@ def wait_until(
                     )
                 look_after = now + _PROGRESS_S
             watch.wait(min(look_after, deadline or look_after) - now)
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuse, with a RunConfigError, what is neither a number of seconds nor None."""
+    if timeout is None:
+        return
+    try:
+        is_number = not isinstance(timeout, str | bytes | bool) and float(timeout) == float(timeout)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        is_number = False
+    if not is_number:
+        raise RunConfigError(f"timeout: must be a number of seconds or None, not {described(timeout)}")
 
 
 def _is_nobody_there(queue: Queue, folder: RunFolder, record: Record) -> bool:

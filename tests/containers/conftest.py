@@ -31,7 +31,8 @@ def engine(engine_of_all: Engine, home: Home, monkeypatch: pytest.MonkeyPatch) -
     """The engine as this test's ``DOCKER_HOST``; at the test's end nothing may be left in it."""
     monkeypatch.setenv("DOCKER_HOST", engine_of_all.host)
     yield engine_of_all
-    home.all_ended()
+    if home.active():
+        home.all_ended()
     docker.soon(engine_of_all)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import is_alive, kill, wait_until
 
-SHELL, BASH, PYTHON, OTHER_PYTHON, OLD_PYTHON = "shell", "bash", "python", "other-python", "old-python"
+SHELL, BASH, PYTHON, OTHER_PYTHON, BARE = "shell", "bash", "python", "other-python", "bare"
 PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
 OURS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -29,7 +29,8 @@ class Engine:
         self.folder = folder
         self.host = f"unix://{folder}/sock"
         self._alone = ["unshare", "--net"] if alone else []
-        self._path = f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]
+        # Once and for all: a test's own variables would make it a part of that test.
+        self._environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -38,15 +39,17 @@ class Engine:
         options = [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", f"-p={self.folder}/pid"]
         argv = [*self._alone, "dockerd", *options, "-H", self.host, "--bridge=none", "--iptables=false"]
         with open(self.folder / "log", "ab") as log:
-            environ = {**os.environ, "PATH": self._path}
-            self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=environ, start_new_session=True)
+            self._process = subprocess.Popen(
+                argv, stdout=log, stderr=log, env=self._environment, start_new_session=True
+            )
         wait_until(lambda: self("version", check=False).returncode == 0, 30, f"dockerd answers; see {self.folder}/log")
 
     def kill(self) -> None:
-        """Kill it, as its containers never noticed."""
+        """Kill it, and the containerd that it started; its containers don't notice."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
+        self._kill_containerd()
 
     def stop(self) -> None:
         """Ask it to end, with its containers; nothing is left of it but its folder."""
@@ -54,14 +57,19 @@ class Engine:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(30)
         self._process = None
-        for pid_file in self.folder.rglob("containerd.pid"):  # left by a dockerd that was killed
-            try:
-                os.kill(int(pid_file.read_text()), signal.SIGKILL)
-            except (ValueError, ProcessLookupError):
-                continue
+        self._kill_containerd()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if line.split()[1].startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "-l", line.split()[1]], check=False, capture_output=True)
+
+    def _kill_containerd(self) -> None:
+        """It goes when its dockerd does, but not at once, and the next dockerd would take it for its own."""
+        pid_file = self.folder / "exec" / "containerd" / "containerd.pid"
+        if pid_file.exists():
+            pid = int(pid_file.read_text())
+            kill(pid)
+            wait_until(lambda: not is_alive(pid), 10, "containerd is gone")
+            pid_file.unlink(missing_ok=True)
 
     def __call__(self, *words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Have its command line do something."""
@@ -128,12 +136,21 @@ def python_files(prefix: Path, version: str) -> dict[str, Path | bytes]:
         place = path.relative_to(library).parts
         if path.is_dir() or place[0] in ("test", "site-packages", "idlelib", "ensurepip", "lib2to3", "tkinter"):
             continue
-        if place[0].startswith("config-") or "__pycache__" in place and f"{version.replace('.', '')}.pyc" not in path.name:
+        if place[0].startswith("config-") or place[-1].endswith((".a", ".opt-1.pyc", ".opt-2.pyc")):
             continue
         files[str(path)] = path
     for extension in sorted((library / "lib-dynload").glob("*.so")):
         files |= with_libraries(extension)
-    return {**files, "/bin/python3": str(interpreter).encode()}
+    listed = subprocess.run(["ldconfig", "-p"], check=True, capture_output=True, text=True).stdout
+    unwinder = next(word for word in listed.split() if word.endswith("/libgcc_s.so.1"))  # loaded as threads end
+    return {**files, unwinder: Path(unwinder), "/bin/python3": str(interpreter).encode()}
+
+
+def add_old_python(engine: Engine) -> None:
+    """Make the image with the oldest Python that there is, none of ours, in which a worker must still know itself."""
+    prefix, version = other_version("3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13")
+    if OTHER_PYTHON not in engine("image", "ls", "--format", "{{.Repository}}").stdout.split():
+        engine.make(OTHER_PYTHON, {**shell_files(), **python_files(prefix, version)})
 
 
 def other_version(*versions: str) -> tuple[Path, str]:
@@ -149,6 +166,7 @@ def make_images(engine: Engine) -> None:
     """Make the images that most tests use: with a shell alone, with bash, and with Python as well."""
     shell = shell_files()
     bash = {**shell, **with_libraries(Path("/bin/bash"))}
+    engine.make(BARE, {"/bin/not-a-shell": Path(shutil.which("busybox") or "")})
     engine.make(SHELL, shell)
     engine.make(BASH, bash)
     engine.make(PYTHON, {**bash, **python_files(Path(sys.base_prefix), OURS)})

@@ -115,3 +115,5 @@ def test_who_is_tried_again(so_far: list[str], max_retries: int, on_system_failu
 
 def test_the_delay_doubles_up_to_a_minute() -> None:
     assert [outcome.retry_delay(attempts(*["Error"] * n)) for n in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    preempted = {"status": "STOPPED", "reason": "Preempted"}
+    assert outcome.retry_delay([preempted, preempted, *attempts("Error")]) == 1

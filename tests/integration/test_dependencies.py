@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -139,3 +140,18 @@ def test_many_wait_for_one(home: Home) -> None:
     first.stop()
     assert {run.wait(100).reason for run in runs} == {"DependencyFailed"}
     assert {run.wait(100).status for run in anyway} == {RunStatus.COMPLETED}
+
+
+@pytest.mark.parametrize("how", ["killed", "updated"])
+def test_what_was_met_stays_met(how: str, home: Home) -> None:
+    first, second = execute("first", "true"), submit("second", "exec sleep 1000", cpus=0)
+    then = submit("then", "true", cpus=0, after=[first], after_any=[second])
+    [name] = home.tickets("waiting")
+    wait_until(lambda: len(json.loads((home.queue / "waiting" / name).read_text())["dependencies"]) == 1)
+    localrun.delete_run(first)
+    if how == "killed":
+        os.kill(wait_until(home.dispatcher), signal.SIGKILL)
+    else:
+        localrun.update_run(then, max_retries=1)
+    second.stop()
+    assert then.wait(60).status is RunStatus.COMPLETED

@@ -230,7 +230,7 @@ class TestOrder:
         with busy_machine(home):
             for name in "abc":
                 submit(name, "true", cpus=CPUS)
-            localrun.update_run("c", {"priority": "high"})
+            localrun.update_run("c", priority="high")
             localrun.get_run("a").update(priority="lowest")
         home.all_ended()
         assert starts(home) == ["c", "b", "a"]

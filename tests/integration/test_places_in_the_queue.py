@@ -6,6 +6,8 @@ from support import CPUS, Home, execute, submit, wait_until
 
 import localrun
 from localrun import RunStatus
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
 
 
 def test_a_run_that_fails_twice_completes_and_nobody_saw_it_end_before(home: Home) -> None:
@@ -54,3 +56,33 @@ def test_a_change_while_it_runs_counts_for_its_next_attempt(home: Home) -> None:
     assert ticket.startswith("0-")
     assert execute("other", "true").status is RunStatus.COMPLETED
     assert run.wait(30).status is RunStatus.COMPLETED
+
+
+def test_time_goes_on_while_it_waits_for_another_attempt(home: Home) -> None:
+    run = submit("run", "echo start $RESUMPTION_INDEX; exit 1", max_retries=50, max_duration=2 / 3600, cpus=CPUS)
+    wait_until(lambda: home.status("run") == "QUEUED" and home.record("run")["resumptions"])
+    holder = submit("holder", "exec sleep 1000", cpus=CPUS)
+    assert run.wait(60).reason == "MaxDurationExceeded"
+    assert (run.status, run.completed_at is not None) == (RunStatus.STOPPED, True)
+    assert run.refresh().resumption_count <= 1
+    holder.stop()
+
+
+def test_what_is_written_and_not_signalled_is_seen_all_the_same(home: Home) -> None:
+    """As when whoever asks for a stop is killed between the two."""
+    run = submit("run", "exec sleep 1000", cpus=0)
+    localrun.wait_for_run_status(run, "RUNNING")
+    asked = {"time": records.now(), "message": "stopped by a test"}
+    records.update(RunFolder(run.path), lambda record: record.update(stop_requested=asked))
+    assert run.wait(60).reason == "StoppedByUser"
+
+
+def test_updates_at_once_are_all_kept(home: Home) -> None:
+    holder = submit("holder", "exec sleep 1000", cpus=CPUS)
+    run = submit("run", "true", cpus=CPUS)
+    wanted = {"max_retries": 3, "priority": "low", "preemptible": True, "max_duration": 5}
+    for future in [localrun.update_run(run, future=True, **{field: value}) for field, value in wanted.items()]:
+        future.result(60)
+    assert run.refresh().config.scheduling == wanted
+    assert {field: getattr(run, field) for field in wanted} == wanted
+    localrun.stop_runs([run, holder])

@@ -17,7 +17,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from localrun import files
 from localrun.engine import containerargs, outcome, processes, ranks, sequence
@@ -40,8 +40,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LOOK_S = 0.005
+_LOOK_S = 0.002
 _LAST_SIGNAL = 64
+_AT_WORK = ("created", "running", "paused", "restarting")
 _LONGEST_LINE = 30_000
 
 # In the container, before the user's shell: wait, and write to the logs.
@@ -77,8 +78,11 @@ class ContainerLauncher(ProcessLauncher):
 
     def __init__(self, record: Mapping[str, Any], folder: RunFolder, leases: Sequence[int] = ()) -> None:
         super().__init__(record, folder, leases)
+        self._before: ProcessLauncher | None = None  # what carries out the integrations
         self._engine = ContainerEngine(**record["request"]["engine"])
-        self._environ = {**self._engine.environ, processes.MARK: record["uid"]}
+        self._environ = {**self._engine.environment, processes.MARK: record["uid"]}
+        self._clients: set[int] = set()
+        self._containers: list[str] = []
         self._gates: dict[int, int] = {}  # rank → the open end of its gate
         self._secrets: list[tuple[str, str, str]] = []
         self._fetched = False
@@ -88,10 +92,21 @@ class ContainerLauncher(ProcessLauncher):
 
     def check(self) -> None:
         """Go to the run's working folder, and see that nothing is left of the run's earlier attempts."""
+        if self._record["request"].get("integrations"):
+            from localrun.engine.launchers.prepared import PreparedLauncher
+
+            # Repositories are cloned outside, by the machine's git, into a folder that the container has.
+            self._before = PreparedLauncher(self._record, self._folder, self._leases)
+            self._before.check()
+            self._record = {**self._record, "cwd": self._folder.work}
         self._enter(self._record["cwd"])
         self._secrets = self._mounted_secrets()
-        if len(self._record["resumptions"]) > 1 and not self.clear():
+        if len(self._record["resumptions"]) > 1 and not _clear(self._engine, self._record["uid"]):
             raise CannotStartError("the container of its last attempt can't be removed", Reason.SYSTEM_FAILURE)
+
+    def prepare(self, resumption: int, context: Mapping[str, Any]) -> int | None:
+        """Start what carries out the integrations, if there are some; returns its pid."""
+        return None if self._before is None else self._before.prepare(resumption, context)
 
     def start(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
         """Start a rank's container, and wait until it is at its gate; the last one opens all gates.
@@ -101,11 +116,13 @@ class ContainerLauncher(ProcessLauncher):
             CannotStartError: nothing of the user's ran, and why.
         """
         if self._record["request"]["pull"] == "always" and not self._fetched:
-            raise NoImageError(lambda: self._fetch(resumption))
+            raise self._no_image(resumption)
         gate = self._folder.gate(resumption, rank)
         files.remove(gate)
         os.mkfifo(gate, 0o600)
         pid = self._start_client(rank, resumption, context)
+        self._clients.add(pid)
+        self._containers.append(containerargs.name(self._record, resumption, rank))
         while not self._is_at_gate(rank, gate):
             if self.is_to_end():
                 self.interrupted = True
@@ -116,6 +133,14 @@ class ContainerLauncher(ProcessLauncher):
         if rank + 1 == ranks.count(self._record["request"]):
             self._open_gates(resumption)
         return pid
+
+    def _no_image(self, resumption: int) -> NoImageError:
+        image, log = self._record["request"]["image"], self._folder.stderr(resumption, 0)
+
+        def why() -> str:
+            return f"image {image} can't be fetched: {last_line(files.read(log).decode(errors='replace'))}"
+
+        return NoImageError(lambda: self._fetch(resumption), why)
 
     def _fetch(self, resumption: int) -> int:
         """Start what fetches the image; what it says goes to rank 0's stderr."""
@@ -225,7 +250,7 @@ class ContainerLauncher(ProcessLauncher):
             if state is None and not self._engine.has_image(image):
                 if request["pull"] == "missing" and not self._fetched and rank == 0:
                     os.truncate(log, 0)  # that it wasn't here is no news once it is
-                    return NoImageError(lambda: self._fetch(resumption))
+                    return self._no_image(resumption)
                 why = "compute.pull is never" if request["pull"] == "never" else said
                 return CannotStartError(f"image {image} isn't on this machine: {why}", Reason.FAILED_IMAGE_PULL)
         except LocalrunError as error:
@@ -249,7 +274,7 @@ class ContainerLauncher(ProcessLauncher):
             state = self._engine.state(containerargs.name(self._record, resumption, rank))
         except LocalrunError as error:
             return self._lost(f"{error.message}; how its container ended can't be known", rank)
-        if state is not None and (state.status != "exited" or state.exit_code != code):
+        if state is not None and (state.status in _AT_WORK or state.exit_code != code):
             return self._lost("the connection to its container was lost (the engine or its client was killed)", rank)
         if state is not None and state.oom_killed:
             message = f"out of memory (exit code {code}): more was needed than compute.memory or the machine has"
@@ -267,7 +292,7 @@ class ContainerLauncher(ProcessLauncher):
         found = self._of(everything, {os.getpid()}, self._marked(everything))
         if self._unheard is not None and any(map(_is_inside, found)):
             number, self._unheard = self._unheard, None
-            _send(found, number)
+            _send(found, number, self._clients)
         return found
 
     def signal(self, number: int) -> list[processes.Process]:
@@ -277,12 +302,16 @@ class ContainerLauncher(ProcessLauncher):
             self._unheard = number
             if number == signal.SIGKILL:
                 self.clear()
-        _send(found, number)
+        _send(found, number, self._clients)
         return found
 
     def clear(self) -> bool:
-        """Remove the run's containers; False if the engine can't be reached."""
-        return _clear(self._engine, self._record["uid"])
+        """Remove the containers of this attempt; False if the engine can't be reached."""
+        try:
+            self._engine.remove(self._containers)
+        except SystemFailureError:
+            return False
+        return True
 
 
 class LostContainerLauncher(LostProcessLauncher):
@@ -295,7 +324,7 @@ class LostContainerLauncher(LostProcessLauncher):
     def signal(self, number: int) -> list[processes.Process]:
         """Send a signal to every process in the containers, and to the clients what ends them at last."""
         found = self.alive()
-        _send(found, number)
+        _send(found, number, {rank["pid"] for rank in self._record["ranks"]})
         return found
 
     def clear(self) -> bool:
@@ -311,20 +340,20 @@ def _clear(engine: ContainerEngine, uid: str) -> bool:
     return True
 
 
-def _send(found: Sequence[processes.Process], number: int) -> None:
-    """Signal the processes of containers: with SIGKILL their first ones, else all but these if there are others.
+def _send(found: Sequence[processes.Process], number: int, clients: Collection[int]) -> None:
+    """Signal a run's processes, in its containers and outside, but for these:
 
-    A client ends with its container; it is killed when there is nothing inside any more that it could tell of.
+    The first process of a container hands on to its child what it gets, which has got it already; SIGKILL it gets, too.
+    A client (their pids are given) ends with its container, and is killed only when there is nothing inside any more.
     """
-    places = {process: _numbers(process.pid) for process in found}
     inside = [process for process in found if _is_inside(process)]
-    first = [process for process in inside if places[process][-1] == 1]
-    if number == signal.SIGKILL:
-        addressed: Sequence[processes.Process] = inside or found
-    else:
-        addressed = [process for process in inside if process not in first] or first
-    for process in addressed:
-        processes.send(process, number)
+    first = {process.pid for process in inside if _numbers(process.pid)[-1:] == [1]}
+    spared = set(clients) if inside or number != signal.SIGKILL else set()
+    if number != signal.SIGKILL and len(inside) > len(first):
+        spared |= first
+    for process in found:
+        if process.pid not in spared:
+            processes.send(process, number)
 
 
 def _is_inside(process: processes.Process) -> bool:

@@ -34,11 +34,12 @@ class CannotStartError(Exception):
 
 
 class NoImageError(Exception):
-    """The image of a run isn't there; ``fetch`` starts what gets it, and returns the pid of that."""
+    """The image of a run isn't there; ``fetch`` starts what gets it, and ``why`` says in words why that failed."""
 
-    def __init__(self, fetch: Callable[[], int]) -> None:
+    def __init__(self, fetch: Callable[[], int], why: Callable[[], str]) -> None:
         super().__init__()
         self.fetch = fetch
+        self.why = why
 
 
 class ProcessLauncher:

@@ -1,0 +1,147 @@
+"""Whatever is killed: no container outlives its run, none is started twice, and the record says how it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker import BASH, Engine
+from support import Home, find_processes, kill, stdout_bytes, submit, wait_until
+
+from localrun import RunStatus
+
+TEST_S = 60
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wrote(run: Any, resumption: int = 0) -> bytes:
+    try:
+        return stdout_bytes(run, resumption)
+    except FileNotFoundError:
+        return b""
+
+
+def started(command: str = "echo up; sleep 1000", **fields: Any) -> Any:
+    run = submit("run", command, **{"image": BASH, "stop_grace": 2, **fields})
+    wait_until(lambda: wrote(run))
+    return run
+
+
+def client(home: Home) -> int:
+    pid = home.rank("run")
+    assert pid is not None
+    return pid
+
+
+def check_lost(run: Any) -> None:
+    run.wait(TEST_S)
+    assert (run.status, run.reason) == (RunStatus.FAILED, "SystemFailure")
+    assert not [each for each in find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") if each.command == "sleep"]
+
+
+class TestKilled:
+    def test_the_supervisor(self, engine: Engine, home: Home) -> None:
+        run = started()
+        kill(home.supervisor("run"))
+        check_lost(run)
+
+    def test_the_supervisor_and_the_dispatcher(self, engine: Engine, home: Home) -> None:
+        run = started()
+        kill(home.dispatcher())
+        kill(home.supervisor("run"))
+        check_lost(run)
+
+    def test_the_dispatcher_alone_is_nothing_to_the_run(self, engine: Engine, home: Home) -> None:
+        run = started("echo up; until [ -e go ]; do sleep 0.05; done; echo done")
+        kill(home.dispatcher())
+        Path("go").touch()
+        assert run.result(TEST_S) == "up\ndone\n"
+
+    def test_the_engines_client(self, engine: Engine, home: Home) -> None:
+        run = started("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done")
+        kill(client(home))
+        check_lost(run)
+        assert wrote(run) == b"up\nasked\n"
+
+    def test_all_of_them_as_the_container_comes_up(self, engine: Engine, home: Home) -> None:
+        run = submit("run", "echo up; sleep 1000", image=BASH, stop_grace=2)
+        pid = wait_until(lambda: find_processes(f"LOCALRUN_RUN_UID={run.run_uid}"))[0].pid
+        kill(home.dispatcher())
+        kill(home.supervisor("run"))
+        kill(pid)
+        check_lost(run)
+
+    def test_one_that_is_tried_again_is_never_there_twice(self, engine: Engine, home: Home, place: Path) -> None:
+        command = f"mkdir {place}/lock || exit 9; trap 'rmdir {place}/lock; exit' TERM; echo up; " + (
+            "[ $RESUMPTION_INDEX = 0 ] || { rmdir lock; exit; }; while :; do sleep 0.02; done"
+        )
+        run = started(command, retry_on_system_failure=True)
+        kill(home.supervisor("run"))
+        run.wait(TEST_S)
+        assert (run.status, run.resumption_count) == (RunStatus.COMPLETED, 1)
+
+    def test_removed_by_hand(self, engine: Engine, home: Home) -> None:
+        run = started()
+        engine("rm", "-f", f"localrun-{run.run_uid}-0-0")
+        run.wait(TEST_S)
+        assert (run.status, run.reason, run.signal) == (RunStatus.FAILED, "Killed", "SIGKILL")
+
+
+class TestTheEngineIsKilled:
+    """The container works on, and so its run is ended by localrun, with or without the engine."""
+
+    @pytest.fixture(autouse=True)
+    def _alive_afterwards(self, engine: Engine) -> Iterator[None]:
+        yield
+        if engine("version", check=False).returncode:
+            engine.start()
+
+    def test_while_it_runs(self, engine: Engine, home: Home) -> None:
+        run = started("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done")
+        engine.kill()
+        check_lost(run)
+        assert wrote(run) == b"up\nasked\n"
+        assert home.tickets() != []  # its container can't be removed yet
+        engine.start()
+        wait_until(lambda: not engine.containers(), TEST_S)
+        wait_until(lambda: not home.tickets(), TEST_S)
+
+    def test_it_is_tried_again_when_asked(self, engine: Engine, home: Home) -> None:
+        command = "echo up; [ $RESUMPTION_INDEX != 0 ] || sleep 1000"
+        run = started(command, retry_on_system_failure=True)
+        engine.kill()
+        wait_until(lambda: home.status("run") == "QUEUED", TEST_S)
+        engine.start()
+        run.wait(TEST_S)
+        assert run.status is RunStatus.COMPLETED
+        assert {each["reason"] for each in home.record("run")["resumptions"][:-1]} == {"SystemFailure"}
+
+
+def test_what_is_left_of_an_ended_run_is_removed(engine: Engine, home: Home) -> None:
+    """Its supervisor was killed after it had written the end, and before it removed the container."""
+    run = started("echo up; exit 3")
+    run.wait(TEST_S)
+    docker.soon(engine)
+    wait_until(lambda: not home.tickets())
+    options = [f"--label=localrun.uid={run.run_uid}", "--log-driver=none"]
+    engine("run", "--detach", *options, BASH, "sleep", "1000")
+    from localrun.engine.queue import ACTIVE, Queue, Ticket, ticket_name
+
+    record = home.record("run")
+    ticket = Ticket.of(record, ticket_name("auto", record["uid"]))
+    queue = Queue(home.path)
+    Path(queue.path(ACTIVE, ticket.name)).write_bytes(ticket.encode())
+    from localrun.engine import submission
+
+    submission.announce(queue)
+    docker.soon(engine)
+    wait_until(lambda: not home.tickets())
+    assert run.refresh().exit_code == 3
