@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 class LocalrunError(Exception):
     """Base of all errors: ``status`` (HTTP-like code), ``message`` (one line), ``description`` (more, or None)."""
 

@@ -16,8 +16,10 @@ from localrun.api import following, logs, submit
 from localrun.api.calls import call
 from localrun.api.gpus import gpus
 from localrun.api.instances import ClusterUtilization, Instance, instances_of, utilization_of
+from localrun.api.lists import ObjectList
 from localrun.api.run import Run
 from localrun.api.runs import get_run
+from localrun.api.selection import listed
 from localrun.engine import sequence
 from localrun.engine.sequence import Note
 from localrun.errors import ResultUnavailableError, RunConfigError, RunNotFoundError
@@ -34,6 +36,8 @@ _BY_ITSELF = (Reason.COMPLETED, Reason.ERROR, Reason.KILLED)
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """This machine: what it has, how it is used (None if that wasn't asked for), and commands to be run on it."""
+
+    _columns = ("name", "cluster_instances", "utilization")  # of a list of them shown as a table
 
     name: str
     cluster_instances: list[Instance]
@@ -116,16 +120,14 @@ def get_clusters(
     submission_type_filter: Any = None,
     timeout: float | None = 10,
     future: bool = False,
-) -> list[Cluster]:
+) -> ObjectList[Cluster]:
     """This machine, in a list; once for each name that it is asked for by. The filter is mcli's, and filters nothing.
 
     Raises:
         SystemFailureError: as of `get_cluster`.
     """
-    if isinstance(clusters, str | bytes):
-        raise RunConfigError(f"clusters: must be a list, not the text {clusters!r}: put it in brackets")
-    asked = [None] if clusters is None else clusters
-    return [get_cluster(each, include_utilization=include_utilization) for each in asked]
+    asked = [None] if clusters is None else listed(clusters, "clusters")
+    return ObjectList((get_cluster(each, include_utilization=include_utilization) for each in asked), Cluster)
 
 
 def _config(name: str | None, fields: dict[str, Any]) -> RunConfig:

@@ -6,13 +6,14 @@ import codecs
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from localrun.api import logs
+from localrun.api import logs, masking
 from localrun.engine.waiting import wait_until
 from localrun.model import record as records
 from localrun.model.record import Record
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
+    from localrun.model.mask import Mask
 
 # Told of the run whenever it is looked at and has not ended.
 Looked = Callable[["Run"], object]
@@ -47,12 +48,13 @@ def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, looked: Looked |
     """Wait until a run has ended, passing on the bytes it writes as they come, each stream to its own sink.
 
     Begins with the first attempt since the run was last started by hand, and goes on with its retries. ``looked`` is
-    called with the run whenever it is looked at before its end.
+    called with the run whenever it is looked at before its end. The values of the user's secrets are hidden.
     """
+    mask = masking.current()
     resumption = run._record["first_resumption"]
     while True:
         paths = (run._folder.stdout(resumption, 0), run._folder.stderr(resumption, 0))
-        pumps = [_Pump(path, sink) for path, sink in zip(paths, (stdout, stderr), strict=True)]
+        pumps = [_Pump(path, sink, mask) for path, sink in zip(paths, (stdout, stderr), strict=True)]
 
         def pump(record: Record, pumps: list[_Pump] = pumps) -> None:
             _tell(run, record, looked)
@@ -64,6 +66,8 @@ def show_bytes(run: Run, stdout: ByteSink, stderr: ByteSink, *, looked: Looked |
 
         run._record = _wait_for(run, over, pump, paths)
         pump(run._record)
+        for each in pumps:
+            each.finish()
         if run.status.is_terminal() and resumption + 1 >= len(run._record["resumptions"]):
             return
         resumption += 1
@@ -84,7 +88,7 @@ def follow(
 
     ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone. ``tail`` is how many lines are given of what is
     there already (None: all). With ``live``, what there is of a line that has no end yet is given as soon as nothing
-    else is there to give: a prompt, or a progress bar. ``looked`` as in `show_bytes`. TimeoutError when nothing came
+    else is there to give: a prompt, or a progress bar. ``looked`` as in `show_bytes`. RunTimeoutError when nothing came
     for ``timeout`` seconds.
     """
     reader: logs.MergedReader | None = None
@@ -164,14 +168,19 @@ def _is_over(record: Record, resumption: int) -> bool:
 class _Pump:
     """Passes one log file on from where it last left off."""
 
-    def __init__(self, path: str, sink: ByteSink) -> None:
+    def __init__(self, path: str, sink: ByteSink, mask: Mask | None) -> None:
         self._reader = logs.StreamReader(path)
-        self._sink = sink
+        self._masked = None if mask is None else masking.MaskedSink(sink, mask)
+        self._sink = self._masked or sink
 
     def pump(self) -> None:
         for data in self._reader.read_all():
             self._sink.write(data)
             self._sink.flush()
+
+    def finish(self) -> None:
+        if self._masked is not None:
+            self._masked.finish()
 
 
 class _Decoder:

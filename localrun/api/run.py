@@ -15,7 +15,7 @@ from localrun.api import control, logs
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine import submission
 from localrun.engine.queue import Queue
-from localrun.engine.waiting import ensure_looked_after, wait_until
+from localrun.engine.waiting import check_timeout, ensure_looked_after, wait_until
 from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -227,7 +227,7 @@ class Run:
             return act(self._folder)
 
     def wait(self, timeout: float | None = None) -> Self:
-        """Wait until the run has ended; returns self. TimeoutError after ``timeout`` seconds."""
+        """Wait until the run has ended; returns self. RunTimeoutError after ``timeout`` seconds."""
         self._record = self._in_folder(
             lambda folder: wait_until(self._queue, folder, lambda r: records.status(r).is_terminal(), timeout)
         )
@@ -244,7 +244,7 @@ class Run:
             RunFailedError: it failed and its exception can't be raised here.
             RunStoppedError: it was stopped.
             ResultUnavailableError: the result file is missing, cut short or altered.
-            TimeoutError: it has not ended after ``timeout`` seconds.
+            RunTimeoutError: it has not ended after ``timeout`` seconds.
             ValueError: there is no such rank.
         """
         if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
@@ -285,8 +285,11 @@ class Run:
 
     def _failure(self) -> str:
         """What went wrong, with the end of the log and where the rest of it is."""
+        from localrun.api import masking
+
         rank = self.failed_rank or 0
-        log = logs.text(self._folder, self.resumption_count, rank).decode(errors="replace").splitlines()
+        written, mask = logs.text(self._folder, self.resumption_count, rank), masking.current()
+        log = (written if mask is None else mask.data(written)).decode(errors="replace").splitlines()
         tail = "".join(f"\n    {line}" for line in log[-_LOG_LINES_IN_ERRORS:])
         where = self._folder.resumption_logs(self.resumption_count)
         return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
@@ -353,6 +356,7 @@ class Run:
 
         A queued run is STOPPED at once. Stopping a run that has ended does nothing.
         """
+        check_timeout(timeout)
         self._record = self._in_folder(lambda folder: control.request_stop(self._queue, folder, reason))
         try:
             return self.wait(timeout)
@@ -379,6 +383,7 @@ class Run:
 
     def delete(self, timeout: float | None = None) -> Self:
         """Delete the run, stopping it first; its folder moves to the archive, where ``include_deleted`` finds it."""
+        check_timeout(timeout)
         self.stop("deleted", 0).wait(timeout)
         self._folder = self._in_folder(lambda folder: control.move_to_archive(self._queue, folder))
         self._record = records.read(self._folder)

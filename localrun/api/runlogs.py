@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from localrun.api import following, listing, logs
+from localrun.api import following, listing, logs, masking
 from localrun.api.calls import call
 from localrun.api.run import Run
 from localrun.errors import RunConfigError
 from localrun.model import record as records
+from localrun.model.config import described
 from localrun.model.folder import RunFolder
 
 RunOrName = str | Run
@@ -37,22 +38,27 @@ def get_run_logs(
     ``rank`` (or mcli's other names for it) is the process, by default the lowest; ``failed`` takes the first failed
     one; ``resumption`` the attempt, by default the last; ``tail`` the number of characters from the end;
     ``timestamps`` puts each line's time before it; ``stream`` is ``"stdout"`` or ``"stderr"`` for one of them alone.
-    ``container`` is mcli's: a run has one, ``"MAIN"``.
+    ``container`` is mcli's: a run has one, ``"MAIN"``. The values of the user's secrets are shown as ``***``;
+    `Run.stdout` and `Run.stderr` have every byte.
 
     Raises:
         RunConfigError: there is no such resumption, rank or container (400).
     """
-    _check_container(container)
+    _check(container, tail, resumption)
     found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
     folder = RunFolder(found.path)
     if stream not in (None, "stdout", "stderr"):
         raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
+    mask = masking.current()
     if timestamps:
-        data = b"".join(stamped(line) for line in logs.MergedReader(folder, index, chosen, stream).rest())
+        lines = masking.blocks(logs.MergedReader(folder, index, chosen, stream).rest(), mask)
+        data = b"".join(map(stamped, lines))
     elif stream is not None:
         data = logs.stream(folder.stdout(index, chosen) if stream == "stdout" else folder.stderr(index, chosen))
     else:
         data = logs.text(folder, index, chosen)
+    if mask is not None and not timestamps:
+        data = mask.data(data)
     text = data.decode(errors="replace")
     return logs.LogText(text if tail is None else text[max(len(text) - tail, 0) :])
 
@@ -78,7 +84,7 @@ def follow_run_logs(
     ``future`` the lines of the iterator that the future gives are futures too; the one behind the last line raises
     StopAsyncIteration.
     """
-    _check_container(container)
+    _check(container, tail, resumption)
     found, index, _ = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, False, resumption)
     chosen = next((r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None), None)
     return _followed(found, index, chosen, timestamps, tail, timeout)
@@ -87,11 +93,11 @@ def follow_run_logs(
 def _followed(
     run: Run, resumption: int, rank: int | None, timestamps: bool, tail: int | None, timeout: float | None
 ) -> Iterator[str]:
-    skip = 0
+    skip, mask = 0, masking.current()
     if tail is not None:
-        there = logs.text(RunFolder(run.path), resumption, rank or 0).decode(errors="replace")
-        skip = max(len(there) - tail, 0)
-    for line in logs.split(following.follow(run, resumption, rank, timeout)):
+        there = logs.text(RunFolder(run.path), resumption, rank or 0)
+        skip = max(len((there if mask is None else mask.data(there)).decode(errors="replace")) - tail, 0)
+    for line in logs.split(masking.blocks(following.follow(run, resumption, rank, timeout), mask)):
         text = line.data.decode(errors="replace")
         if skip >= len(text):
             skip -= len(text)
@@ -110,9 +116,16 @@ def _stamp(time: float | None) -> bytes:
     return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
 
 
-def _check_container(container: str | None) -> None:
+def _check(container: str | None, tail: int | None, resumption: int | None) -> None:
+    _check_whole("tail", tail)
+    _check_whole("resumption", resumption)
     if container is not None and str(container).upper() != "MAIN":
         raise RunConfigError(f"container: a run has one, 'MAIN', and not {container!r}")
+
+
+def _check_whole(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise RunConfigError(f"{name}: must be a whole number, 0 or more, not {described(value)}")
 
 
 def _log_of(
@@ -125,6 +138,10 @@ def _log_of(
     resumption: int | None,
 ) -> tuple[Run, int, int]:
     """The run, resumption and rank that are asked for."""
+    if global_gpu_rank is not None and (node_rank, local_gpu_rank) != (None, None):
+        raise RunConfigError("global_gpu_rank: can't be given together with node_rank or local_gpu_rank")
+    for each in (rank, node_rank, local_gpu_rank, global_gpu_rank):
+        _check_whole("rank", each)
     found = listing.find(run)
     named = {r for r in (rank, node_rank, local_gpu_rank, global_gpu_rank) if r is not None}
     if len(named) > 1:

@@ -18,14 +18,14 @@ from localrun.api.lists import ObjectList, PaginatedObjectList
 from localrun.api.run import Run
 from localrun.api.runlogs import follow_run_logs, get_run_logs
 from localrun.api.runlogs import stamped as stamped
-from localrun.api.selection import Selection, known_status, listed
+from localrun.api.selection import Selection, listed
 from localrun.api.watching import watch_run_status
 from localrun.engine.waiting import wait_until
 from localrun.errors import RunConfigError, RunStatusNotReached
 from localrun.model import record as records
 from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig, described, hint
 from localrun.model.record import Record
-from localrun.model.status import RunStatus
+from localrun.model.status import RunStatus, known_status
 
 __all__ = [
     "ComputeConfig",
@@ -126,10 +126,10 @@ def get_runs(
     behind them. A record that can't be read is listed as UNKNOWN.
 
     Raises:
-        RunNotFoundError: a name that is no glob is no run's. RunConfigError: a filter of the wrong kind.
-        ValueError: a status that doesn't exist.
+        RunNotFoundError: a name that is no glob is no run's. RunConfigError: a filter of the wrong kind, or a status
+            that doesn't exist.
     """
-    if limit is not None and (not isinstance(limit, int) or limit < 0):
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise RunConfigError(f"limit: must be 0 or more, not {described(limit)}")
     selection = Selection.of(
         cluster_names=cluster_names, clusters=clusters, before=before, after=after, gpu_types=gpu_types,
@@ -166,7 +166,7 @@ def delete_run(run: RunOrName, *, timeout: float | None = 10, future: bool = Fal
     """Delete a run, stopping it first if it has not ended. ``get_runs(include_deleted=True)`` still finds it.
 
     Raises:
-        TimeoutError: it has not ended after ``timeout`` seconds. It is being stopped, and was not deleted.
+        RunTimeoutError: it has not ended after ``timeout`` seconds. It is being stopped, and was not deleted.
     """
     return get_run(run).delete(timeout)
 
@@ -255,7 +255,7 @@ def wait_for_run_status(
 
     Raises:
         RunStatusNotReached: it ended without reaching it (a FAILED run never reaches COMPLETED).
-        TimeoutError: it has not after ``timeout`` seconds. ValueError: no such status.
+        RunTimeoutError: it has not after ``timeout`` seconds. RunConfigError: no such status (400).
     """
     target = known_status(status)
     found = get_run(run)

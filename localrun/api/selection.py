@@ -13,7 +13,7 @@ from localrun.engine import gpus
 from localrun.errors import RunConfigError
 from localrun.model import record as records
 from localrun.model.config import described
-from localrun.model.status import RunStatus
+from localrun.model.status import RunStatus, known_status
 
 # mcli's INTERACTIVE, HERO_RUN (metadata says so) and TRAINING (all others), and localrun's own.
 _RUN_TYPES = ("INTERACTIVE", "HERO_RUN", "TRAINING", "FUNCTION", "COMMAND", "CONTEXT")
@@ -55,7 +55,7 @@ class Selection:
         """The selection that `get_runs` is asked for by these arguments.
 
         Raises:
-            RunConfigError: an argument is of the wrong kind. ValueError: a status that doesn't exist.
+            RunConfigError: an argument is of the wrong kind, or a status that doesn't exist.
         """
         if clusters is not None:
             warnings.warn("clusters is an older spelling: use cluster_names", DeprecationWarning, stacklevel=4)
@@ -88,14 +88,6 @@ class Selection:
             and (self.users is None or run.created_by in self.users)
             and (self.run_types is None or not self.run_types.isdisjoint(_types_of(run)))
         )
-
-
-def known_status(status: str | RunStatus, field: str = "status") -> RunStatus:
-    """The status of that name; ValueError if there is none of it."""
-    known = RunStatus.from_string(status)
-    if known is RunStatus.UNKNOWN and status is not RunStatus.UNKNOWN and str(status).upper() != "UNKNOWN":
-        raise ValueError(f"{field}: {status!r} is none of {', '.join(each.value for each in RunStatus)}")
-    return known
 
 
 def listed(values: Any, field: str) -> Sequence[Any]:

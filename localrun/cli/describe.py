@@ -10,6 +10,7 @@ from localrun.api import telemetry
 from localrun.api.utilization import why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
+from localrun.cli.lines import print_line
 from localrun.engine import conclusion, processes
 from localrun.engine.placement import GpuNeed
 from localrun.engine.queue import Queue
@@ -49,7 +50,7 @@ def describe(args: Namespace) -> None:
     if args.output == "json":
         output.print_json(record)
         return
-    print(f"run {run.name}")
+    print_line(f"run {run.name}")
     output.print_facts(_facts(run, record), "  ")
     _print_lifecycle(run)
     _print_mapping("configuration", record["config"])
@@ -156,11 +157,11 @@ def _print_lifecycle(run: Run) -> None:
         how_long = output.duration(phase.seconds) if phase.ended_at or not phase.status.is_terminal() else ""
         attempt = f"#{phase.resumption_index}"
         facts = (output.local_time(phase.started_at), f"{phase.status!s:11}", f"{attempt:4}", f"{how_long:7}")
-        print("  " + "  ".join([*map(str, facts), phase.reason or ""]).rstrip())
+        print_line("  " + "  ".join([*map(str, facts), phase.reason or ""]).rstrip())
     if run.events:
         print("events")
     for event in run.events:
-        print(f"  {output.local_time(event.time)}  {event.type}: {output.one_line(event.message)}")
+        print_line(f"  {output.local_time(event.time)}  {event.type}: {output.one_line(event.message)}")
 
 
 def _print_mapping(title: str, mapping: dict[str, Any]) -> None:
@@ -170,4 +171,4 @@ def _print_mapping(title: str, mapping: dict[str, Any]) -> None:
 
     print(title)
     for line in yaml.safe_dump(mapping, sort_keys=False, width=1000).splitlines():
-        print(f"  {line}")
+        print_line(f"  {line}", len(line) - len(line.lstrip()) + 4)

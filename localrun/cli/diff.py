@@ -23,6 +23,7 @@ def add_diff(parser: Parser) -> None:
     """The second words of ``localrun diff``."""
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     about = "Show what is not the same about two runs: configuration, code, inputs, where and how they ran."
+    about += " Exit code 1 if anything is."
     kinds.add_parser("run", aliases=["runs"], help="two runs", description=about, fill=_add_run)
     parser.examples("localrun diff run lr-01 lr-02")
 
@@ -35,8 +36,8 @@ def _add_run(parser: Parser) -> None:
     parser.set_defaults(command=diff)
 
 
-def diff(args: Namespace) -> None:
-    """Print the fields that differ."""
+def diff(args: Namespace) -> int:
+    """Print the fields that differ; 1 if there are any."""
     one, other = one_run(args.one), one_run(args.other)
     ours, theirs = dict(_facts(one)), dict(_facts(other))
     rows = [
@@ -50,6 +51,7 @@ def diff(args: Namespace) -> None:
         print_table(("FIELD", one.name, other.name), rows)
     else:
         say(f"{one.name} and {other.name} don't differ")
+    return int(bool(rows))
 
 
 def _facts(run: Run) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from localrun import files, settings
 from localrun.api.gpus import views
+from localrun.cli.lines import print_line
 from localrun.cli.output import one_line, print_json
 from localrun.engine import leasefolder, probe, submission
 from localrun.engine.gpus import types
@@ -68,7 +69,8 @@ def doctor(args: Namespace) -> int:
         print_json([{"check": name, **finding._asdict()} for name, finding in findings.items()])
     else:
         for name, (status, message, advice) in findings.items():
-            print(f"{status:4}  {name:10}  {one_line(message)}" + (f" → {one_line(advice)}" if advice else ""))
+            more = f" → {one_line(advice)}" if advice else ""
+            print_line(f"{status:4}  {name:10}  {one_line(message)}{more}", 18)
     return int(any(finding.status == FAIL for finding in findings.values()))
 
 

@@ -1,4 +1,4 @@
-"""``localrun logs``: a run's output, byte for byte, as it is or as it comes."""
+"""``localrun logs``: a run's output as it is or as it comes, byte for byte but for the values of secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from localrun.api import following, logs
+from localrun.api import following, logs, masking
 from localrun.api.runs import stamped
 from localrun.cli.arguments import one_run, whole_number
 from localrun.cli.output import byte_stream, one_line, say
@@ -95,9 +95,10 @@ def _chosen_ranks(run: Run, resumption: int, args: Namespace) -> list[int]:
 
 def _output(folder: RunFolder, resumption: int, ranks: list[int], args: Namespace) -> Iterator[bytes]:
     """The output of these processes as it is printed, in order of time."""
+    mask = masking.current()
 
     def of(rank: int) -> Iterator[tuple[float, bytes]]:
-        blocks = logs.MergedReader(folder, resumption, rank, args.stream).blocks(over=True)
+        blocks = masking.blocks(logs.MergedReader(folder, resumption, rank, args.stream).blocks(over=True), mask)
         wanted = blocks if args.tail is None else logs.last_lines(blocks, args.tail)
         latest = 0.0
         for line in logs.split(wanted) if _stands_something_before(args) else wanted:
@@ -143,11 +144,17 @@ def _follow(run: Run, resumption: int, args: Namespace) -> int:
 
 
 def _follow_attempt(run: Run, resumption: int, args: Namespace, line: QueueLine) -> None:
-    out = line.before(byte_stream(sys.stdout))
-    for rank, block in _blocks(run, resumption, args, line):
-        for part in logs.split([block]) if _stands_something_before(args) else [block]:
-            out.write(_printed(part, rank, args))
-        out.flush()
+    out, mask = line.before(byte_stream(sys.stdout)), masking.current()
+    masked = None if mask is None else masking.MaskedSink(out, mask)
+    out = masked or out
+    try:
+        for rank, block in _blocks(run, resumption, args, line):
+            for part in logs.split([block]) if _stands_something_before(args) else [block]:
+                out.write(_printed(part, rank, args))
+            out.flush()
+    finally:
+        if masked is not None:
+            masked.finish()
 
 
 def _blocks(run: Run, resumption: int, args: Namespace, line: QueueLine) -> Iterator[tuple[int, logs.Line]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from localrun.cli.lines import print_line
+
 if TYPE_CHECKING:
     from localrun.api.run import Run
 
@@ -23,7 +25,7 @@ def print_facts(facts: Iterable[tuple[str, object]], indent: str = "") -> None:
     known = [(title, one_line(str(fact))) for title, fact in facts if fact not in (None, "")]
     width = max((len(title) for title, _ in known), default=0)
     for title, fact in known:
-        print(f"{indent}{title.ljust(width)}  {fact}")
+        print_line(f"{indent}{title.ljust(width)}  {fact}", len(indent) + width + 2)
 
 
 def byte_stream(stream: TextIO) -> BinaryIO:

@@ -13,7 +13,7 @@ from localrun.cli.arguments import is_glob
 from localrun.cli.confirm import is_confirmed
 from localrun.cli.output import print_json, say
 from localrun.cli.table import print_table
-from localrun.errors import RunConfigError
+from localrun.errors import RunConfigError, SecretNotFoundError
 from localrun.model.secret import ENVIRONMENT, MOUNTED, Secret
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _create(secret: Secret) -> None:
 
 def add_get_secrets(parser: Parser) -> None:
     """The arguments of ``localrun get secrets``."""
-    parser.add_argument("names", nargs="*", metavar="SECRET", help="a secret's name, or a glob such as 'aws-*'")
+    parser.add_argument(
+        "names", nargs="*", metavar="SECRET", help="a secret's name or variable, or a glob such as 'aws-*'"
+    )
     parser.add_argument("-o", "--output", choices=("table", "json", "name"), default="table", help="how to print them")
     parser.examples("localrun get secrets", "localrun get secrets 'aws-*' -o name")
     parser.set_defaults(command=get)
@@ -137,7 +139,9 @@ def get(args: Namespace) -> None:
 
 def add_delete_secrets(parser: Parser) -> None:
     """The arguments of ``localrun delete secrets``."""
-    parser.add_argument("names", nargs="*", metavar="SECRET", help="a secret's name, or a glob such as 'aws-*'")
+    parser.add_argument(
+        "names", nargs="*", metavar="SECRET", help="a secret's name or variable, or a glob such as 'aws-*'"
+    )
     parser.add_argument("--all", action="store_true", help="every secret")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
     parser.examples("localrun delete secret hf-token", "localrun delete secrets 'aws-*' -y")
@@ -161,5 +165,14 @@ def delete(args: Namespace) -> int | None:
 def _named(texts: list[str]) -> list[str]:
     """The names themselves, globs as the names of the secrets that match them."""
     there = [secret.name for secret in get_secrets()] if any(map(is_glob, texts)) else []
-    found = [name for text in texts for name in (fnmatch.filter(there, text) if is_glob(text) else [text])]
+    found = [name for text in texts for name in (fnmatch.filter(there, text) if is_glob(text) else [_name_of(text)])]
     return list(dict.fromkeys(found))
+
+
+def _name_of(text: str) -> str:
+    """The name itself or, if there is none, that of the secret which is this variable of runs."""
+    try:
+        get_secrets([text])
+    except (RunConfigError, SecretNotFoundError):
+        return next((secret.name for secret in get_secrets() if secret.variable == text), text)
+    return text

@@ -2,16 +2,16 @@
 
 Where a terminal is too narrow, whole columns are left out, in the order that the table says, until there is some room
 for each; and long cells are cut with ``…``, those of the first column in their middle: names often differ at their
-ends. A row is one line, always.
+ends. A row is one line, but for a column that is to be whole: it stands beneath the row where it doesn't fit.
 """
 
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Sequence
 
 from localrun.cli import terminal
+from localrun.cli.lines import print_line, start, width
 from localrun.cli.output import one_line
 
 _GAP = 2
@@ -23,20 +23,30 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]], expendable: Sequence[str] = ()) -> None:
-    """Print a table; ``expendable`` are the columns that a narrow terminal can do without, the first to go first."""
+def print_table(
+    titles: Sequence[str], rows: Sequence[Sequence[object]], expendable: Sequence[str] = (), *, whole: bool = False
+) -> None:
+    """Print a table; ``expendable`` are the columns that a narrow terminal can do without, the first to go first.
+
+    With ``whole`` the last column is never cut.
+    """
     columns = [[title, *map(_text, cells)] for title, *cells in zip(titles, *rows, strict=True)]
     widths = [max(map(width, column)) for column in columns]
+    beneath: list[str] = []
     if sys.stdout.isatty():
         most = terminal.width()
+        if whole and _total(widths) > most:
+            titles, widths, (_, *beneath) = titles[:-1], widths[:-1], columns.pop()
         chosen = _chosen(titles, widths, expendable, most)
         columns, widths = [columns[place] for place in chosen], _fitted([widths[place] for place in chosen], most)
     if terminal.has_colours(sys.stdout):
         columns = [_coloured(column) for column in _shaped(columns, widths)]
     else:
         columns = _shaped(columns, widths)
-    for line in zip(*columns, strict=True):
+    for place, line in enumerate(zip(*columns, strict=True)):
         print((" " * _GAP).join(line).rstrip())
+        if beneath and place > 0:
+            print_line(f"    {beneath[place - 1]}")
 
 
 def _chosen(titles: Sequence[str], widths: Sequence[int], expendable: Sequence[str], most: int) -> list[int]:
@@ -82,19 +92,6 @@ def _in_colour(text: str, code: str | None) -> str:
     return text if code is None else f"\x1b[{code}m{text}\x1b[0m"
 
 
-def width(text: str) -> int:
-    """How many columns a text takes on a terminal; many an East Asian character takes two, an accent none."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_width, text))
-
-
-def _width(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
 def _text(cell: object) -> str:
     return "" if cell is None else one_line(str(cell))
 
@@ -104,16 +101,7 @@ def _cut(text: str, most: int, *, middle: bool) -> str:
     if width(text) <= most:
         return text
     head = (most - 1) // 2 if middle else most - 1
-    return f"{_start(text, head)}…{_start(text[::-1], most - 1 - head)[::-1] if middle else ''}"
-
-
-def _start(text: str, most: int) -> str:
-    taken = 0
-    for place, character in enumerate(text):
-        taken += _width(character)
-        if taken > most:
-            return text[:place]
-    return text
+    return f"{start(text, head)}…{start(text[::-1], most - 1 - head)[::-1] if middle else ''}"
 
 
 def _padded(text: str, to: int) -> str:

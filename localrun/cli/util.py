@@ -51,7 +51,7 @@ def util(args: Namespace) -> None:
     if now.queued:
         print()
         queued = [(t.run, *_needs(t), why) for t, why in now.queued]
-        print_table(("QUEUED", "GPUS", "CPUS", "MEMORY", "WHY"), queued, expendable=("MEMORY", "CPUS", "GPUS"))
+        print_table(("QUEUED", "GPUS", "CPUS", "MEMORY", "WHY"), queued, ("MEMORY", "CPUS", "GPUS"), whole=True)
 
 
 def _total_used_free(now: Utilization, resource: str) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from localrun.api.runs import wait_for_run_status
 from localrun.cli.arguments import named_runs, number, status
 from localrun.cli.endings import exit_code, tell_how_it_ended
+from localrun.errors import RunTimeoutError
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
@@ -37,7 +38,7 @@ def wait(args: Namespace) -> int:
         try:
             _wait_for(run, args.status, None if deadline is None else max(deadline - time.monotonic(), 0))
         except TimeoutError:
-            raise TimeoutError(f"run {run.name} is {run.refresh().status} after {args.timeout:g} s") from None
+            raise RunTimeoutError(f"run {run.name} is {run.refresh().status} after {args.timeout:g} s") from None
         if args.status is None:
             tell_how_it_ended(run)
             codes.append(exit_code(run))

@@ -79,14 +79,22 @@ def _failed(path: str, error: BaseException, reason: str, what: str) -> tuple[by
     import json
     import traceback
 
-    text = "".join(traceback.format_exception(error))
+    from localrun.engine import surroundings
+    from localrun.model.mask import Mask
+
+    mask = Mask(surroundings.confidential())
+    text = mask.text("".join(traceback.format_exception(error)))
     sys.stderr.write(text)
     try:
-        payload.store(error, path)
+        if mask and mask.is_needed(payload.dumps(error)):
+            files.remove(path)  # its masked text alone goes back
+        else:
+            payload.store(error, path)
     except Exception as unpicklable:  # noqa: BLE001 - then its text alone goes back
-        sys.stderr.write(f"localrun: the exception itself can't be passed on: {unpicklable}\n")
+        sys.stderr.write(mask.text(f"localrun: the exception itself can't be passed on: {unpicklable}\n"))
         files.remove(path)
-    summary = "".join(traceback.format_exception_only(error)).strip()
+    summary = mask.text("".join(traceback.format_exception_only(error)).strip())
+    what = mask.text(what)
     outcome = {"reason": reason, "message": f"{what}: {summary}", "error": summary, "traceback": text}
     return json.dumps(outcome).encode(), 1
 

@@ -22,14 +22,21 @@ from localrun.model.integrations import described_integration, needs_venv
 
 # Of a git command that the submitter is in, a hook say: they would lead ours to its repository.
 _GIT_OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+# For pip with a folder of wheels: no file of settings and no other folder leads it elsewhere.
+_NOWHERE_ELSE = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": None}
 
 
 class Step(NamedTuple):
-    """A program to execute: what people call it, and its folder, relative to the run's working folder."""
+    """A program to execute: what people call it, and its folder, relative to the run's working folder.
+
+    ``says`` is what its failure means, and ``environment`` what it has besides (None: not at all).
+    """
 
     name: str
     argv: list[str]
     cwd: str = "."
+    says: str | None = None
+    environment: Mapping[str, str | None] = {}
 
 
 def main(path: str, resumption: int) -> None:
@@ -49,7 +56,8 @@ def main(path: str, resumption: int) -> None:
         for step in steps(integration, folder.venv):
             code = _execute(step, folder.work, environment)
             if code:
-                _fail(folder.outcome(resumption, 0), f"{what}: {step.name} ended with exit code {code}", code)
+                why = step.says if step.says and code <= 128 else f"{step.name} ended with exit code {code}"
+                _fail(folder.outcome(resumption, 0), f"{what}: {why}", code)
 
 
 def steps(integration: Mapping[str, Any], environment: str) -> list[Step]:
@@ -58,12 +66,17 @@ def steps(integration: Mapping[str, Any], environment: str) -> list[Step]:
     if integration["integration_type"] == "pip_packages":
         source = ["--no-index", "--find-links", integration["find_links"]] if integration["find_links"] else []
         upgrade = ["--upgrade"] if integration["upgrade"] else []
-        return [Step("pip install", [*pip, *source, *upgrade, *integration["packages"]])]
+        alone = _NOWHERE_ELSE if source else {}
+        argv = [*pip, *source, *upgrade, *integration["packages"]]
+        return [Step("pip install", argv, environment=alone)]
     path = integration["path"]
     branch = ["--branch", integration["git_branch"]] if integration["git_branch"] else []
     found = [Step("git clone", ["git", "clone", *branch, "--", integration["git_repo"], path])]
     if integration["git_commit"]:
-        checkout = ["git", "-c", "advice.detachedHead=false", "checkout", "--detach", integration["git_commit"]]
+        commit = integration["git_commit"]
+        says = f"git_commit {commit}: the repository has no such commit"
+        found.append(Step("git cat-file", ["git", "cat-file", "-e", f"{commit}^{{commit}}"], path, says))
+        checkout = ["git", "-c", "advice.detachedHead=false", "checkout", "--detach", commit, "--"]
         found.append(Step("git checkout", checkout, path))
     if integration["pip_install"]:
         found.append(Step("pip install", [*pip, *integration["pip_install"]], path))
@@ -84,8 +97,9 @@ def _clear(folder: RunFolder, integrations: Sequence[Mapping[str, Any]]) -> None
 
 def _execute(step: Step, work: str, environment: Mapping[str, str]) -> int:
     """Execute a step; its exit code as a shell has it."""
+    given = {name: value for name, value in {**environment, **step.environment}.items() if value is not None}
     try:
-        code = subprocess.call(step.argv, cwd=f"{work}/{step.cwd}", env=environment, stdout=sys.stderr)
+        code = subprocess.call(step.argv, cwd=f"{work}/{step.cwd}", env=given, stdout=sys.stderr)
     except FileNotFoundError as error:
         _say(f"{error.filename}: {error.strerror}")
         return 127

@@ -129,6 +129,22 @@ class SecretFolder:
         ours = {name: value for name, value in variables.items() if name not in taken}
         return ours | {CONFIDENTIAL: " ".join(ours)} if ours else {}
 
+    def values(self) -> list[bytes]:
+        """The values of all secrets, to be hidden where output is shown; those that no run could read are left out."""
+        try:
+            names = self.names()
+        except SystemFailureError:
+            return []
+        found = []
+        for name in names:
+            try:
+                secret = self.read(name, with_value=True)
+            except (SecretNotFoundError, SystemFailureError):
+                continue
+            assert isinstance(secret.value, bytes), "asked for"
+            found.append(secret.value)
+        return found
+
     def mounted(self, names: Collection[str] | None) -> list[tuple[str, str, str]]:
         """The mounted ones of these secrets, or of all: variable, file, and the file's place in a container.
 

@@ -45,6 +45,34 @@ def environment() -> dict[str, str]:
     return environ
 
 
+def confidential() -> list[bytes]:
+    """The values of this run's secrets, in a process of the run: of its variables, and in the files they name.
+
+    Also those that the process was started with: the user's code may have taken them out of its environment.
+    """
+    try:
+        entries = os.fsdecode(files.read("/proc/self/environ")).split("\0")
+    except OSError:
+        entries = []
+    at_first = {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+    now, found = dict(os.environ), dict[bytes, None]()
+    for name in (at_first.get(CONFIDENTIAL) or now.get(CONFIDENTIAL, "")).split():
+        for environ in (at_first, now):
+            if name in environ:
+                found[_content(name, environ[name])] = None
+    return list(found)
+
+
+def _content(name: str, value: str) -> bytes:
+    """What is secret about a variable: its value or, if that is the path of a mounted secret, what the file has."""
+    if not name.startswith("SECRET_PATH_"):
+        return os.fsencode(value)
+    try:
+        return files.read(value)
+    except (OSError, ValueError):
+        return b""
+
+
 def secrets(home: str, request: Mapping[str, Any]) -> dict[str, str]:
     """The variables of a run's secrets, read anew for each attempt: they are kept nowhere but where they belong.
 

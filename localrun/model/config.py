@@ -120,10 +120,14 @@ class RunConfig:
 
         Raises FileNotFoundError, or RunConfigError with the file's name and, for bad syntax, the line.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise RunConfigError(f"path: must be a file's path, not {described(path)}")
         file = Path(path)
         source = str(file) if str(file).isprintable() else repr(str(file))
         try:
             text = file.read_bytes().decode("utf-8-sig")
+        except IsADirectoryError:
+            raise RunConfigError(f"{source}: is a folder, not a file") from None
         except UnicodeDecodeError as error:
             raise RunConfigError(f"{source}: must be UTF-8 text, and byte {error.start} is not") from None
         read = configtext.read_json if file.suffix.lower() == ".json" else configtext.read_yaml

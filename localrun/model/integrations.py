@@ -69,7 +69,7 @@ def _checked(item: Any, where: str) -> Integration:
 
 def _refused_type(kind: Any) -> str:
     if kind == "apt_packages":
-        return "apt_packages needs a container, and a run without an image has none: install them on the machine"
+        return "apt_packages needs a container in which a run is root: install them on the machine, or in the image"
     if kind in _ELSEWHERE:
         return f"{kind} is not one of localrun's: log to it from your code, with its key as a secret"
     if kind is None:

@@ -15,6 +15,15 @@ ENVIRONMENT, MOUNTED = "environment", "mounted"
 
 # The kernel's limit for one NAME=value, its end included (MAX_ARG_STRLEN).
 _LONGEST_VARIABLE = 131071
+# What localrun sets in a run, and what decides which programs and libraries it gets.
+RESERVED = frozenset({
+    "PATH", "HOME", "VIRTUAL_ENV", "RUN_NAME", "RESUMPTION_INDEX", "PARAMETERS",
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "ROLE_RANK", "ROLE_NAME", "NUM_NODES", "MASTER_ADDR",
+    "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_PORT",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER",
+})  # fmt: skip
+_RESERVED_BEGINNINGS = ("LOCALRUN_", "TORCHELASTIC_", "SECRET_PATH_", "LD_", "PYTHON")
+
 _MARKS = str.maketrans(".-", "__")
 
 
@@ -102,8 +111,9 @@ def _key(key: Any, *, given: bool) -> str:
     if not isinstance(key, str) or not (key.isascii() and key.isidentifier()):
         hint = "" if given else ": give a key"
         raise RunConfigError(f"key: must be letters, digits and '_', with no digit first, not {described(key)}{hint}")
-    if key.startswith("LOCALRUN_") or key == "CUDA_VISIBLE_DEVICES":
-        raise RunConfigError(f"key: {key} is a variable that localrun sets")
+    if key in RESERVED or key.startswith(_RESERVED_BEGINNINGS):
+        hint = "" if given else ": give a key"
+        raise RunConfigError(f"key: {key} is a variable that localrun or the system sets{hint}")
     return key
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from localrun.errors import RunConfigError
+
 
 class RunStatus(Enum):
     """Where a run is in its lifecycle. Members compare in the order in which runs pass through them."""
@@ -21,12 +23,14 @@ class RunStatus(Enum):
     STOPPED = "STOPPED"
     FAILED = "FAILED"
 
-    def before(self, other: RunStatus, inclusive: bool = False) -> bool:
+    def before(self, other: RunStatus | str, inclusive: bool = False) -> bool:
         """True if this status comes before ``other``; with ``inclusive``, also if it is ``other``."""
+        other = known_status(other)
         return _RANK[self] < _RANK[other] or (inclusive and self is other)
 
-    def after(self, other: RunStatus, inclusive: bool = False) -> bool:
+    def after(self, other: RunStatus | str, inclusive: bool = False) -> bool:
         """True if this status comes after ``other``; with ``inclusive``, also if it is ``other``."""
+        other = known_status(other)
         return _RANK[self] > _RANK[other] or (inclusive and self is other)
 
     def is_terminal(self) -> bool:
@@ -72,6 +76,15 @@ _OLDER_NAMES = {
     "CANCELED": RunStatus.STOPPED,
 }
 _BY_NAME = {status.value: status for status in RunStatus} | _OLDER_NAMES
+
+
+def known_status(status: RunStatus | str, field: str = "status") -> RunStatus:
+    """The status of that name, as `RunStatus.from_string` reads it; RunConfigError if there is none of it."""
+    known = RunStatus.from_string(status)
+    if known is RunStatus.UNKNOWN and status is not known and str(status).upper() != known.value:
+        raise RunConfigError(f"{field}: {status!r} is none of {', '.join(each.value for each in RunStatus)}")
+    return known
+
 
 TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED})
 ACTIVE = frozenset({RunStatus.STARTING, RunStatus.RUNNING, RunStatus.TERMINATING})

@@ -10,6 +10,7 @@ import os
 import signal
 import textwrap
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -317,7 +318,41 @@ class TestWatch:
         assert json.dumps(lifecycle).count(at[6]) == 1  # the record itself was left alone
 
 
+class TestTimeout:
+    @pytest.mark.parametrize("timeout", ["x", "1", True, float("nan"), [1]])
+    def test_what_is_no_number_is_refused_and_nothing_done(self, home: Home, timeout: Any) -> None:
+        run = submit("run", "sleep 1000")
+        calls = [run.wait, run.stop, run.delete, localrun.get_clusters]
+        calls += [
+            lambda call=call, **options: call("run", **options)
+            for call in (localrun.get_run, localrun.stop_run, localrun.delete_run, localrun.get_run_logs,
+                         localrun.follow_run_logs, localrun.watch_run_status)
+        ]  # fmt: skip
+        calls.append(lambda timeout: localrun.wait_for_run_status("run", "COMPLETED", timeout))
+        for call in calls:
+            with pytest.raises(RunConfigError, match=r"^timeout: must be a number of seconds or None, not "):
+                call(timeout=timeout)
+        assert not run.refresh().status.is_terminal()
+        run.stop()
+
+    def test_other_numbers(self, home: Home) -> None:
+        run = execute("run", "true")
+        for timeout in (0, 1.5, -1, Fraction(1, 2), float("inf")):
+            assert localrun.wait_for_run_status(run, "COMPLETED", timeout).wait(timeout) is not None
+
+
 class TestLogs:
+    @pytest.mark.parametrize(
+        "options",
+        [{"tail": "x"}, {"tail": -1}, {"tail": True}, {"resumption": "x"}, {"rank": "x"}, {"global_gpu_rank": 0.5},
+         {"global_gpu_rank": 0, "local_gpu_rank": 0}, {"global_gpu_rank": 0, "node_rank": 0}],
+    )  # fmt: skip
+    def test_refused(self, home: Home, options: dict[str, Any]) -> None:
+        execute("run", "echo hi")
+        for call in (localrun.get_run_logs, localrun.follow_run_logs):
+            with pytest.raises(RunConfigError):
+                call("run", **options)
+
     def test_container(self, home: Home) -> None:
         execute("run", "echo hi")
         assert localrun.get_run_logs("run", container="MAIN") == "hi\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 
@@ -13,7 +14,7 @@ from localrun import errors
 STATUSES = {
     "RunConfigError": 400, "NotARunError": 400, "RunNotFoundError": 404, "SecretNotFoundError": 404,
     "RunExistsError": 409, "SecretExistsError": 409, "IllegalTransitionError": 409, "CacheMismatchError": 409,
-    "RunFailedError": 500, "UntrustedRunError": 403,
+    "RunFailedError": 500, "RunTimeoutError": 408, "UntrustedRunError": 403,
 }  # fmt: skip
 CLASSES = [
     each
@@ -39,3 +40,9 @@ def test_each_has_a_status_and_travels(kind: type[errors.LocalrunError]) -> None
     assert str(error) == error.message == "what happened"
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.status, again.message, vars(again)) == (kind, error.status, error.message, vars(error))
+
+
+def test_a_timeout_is_pythons_too() -> None:
+    error = errors.RunTimeoutError("run a is RUNNING after 1 s")
+    assert isinstance(error, TimeoutError) and isinstance(error, localrun.LocalrunError)
+    assert (error.errno, str(error)) == (errno.ETIMEDOUT, "run a is RUNNING after 1 s")

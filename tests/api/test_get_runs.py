@@ -141,6 +141,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"ended_before": "2024-13-01"}, "ended_before: must be a datetime"),
     ({"ended_after": dt.date(2024, 1, 1)}, "ended_after: must be a datetime"),
     ({"limit": -1}, "limit: must be 0 or more, not -1"),
+    ({"limit": True}, "limit: must be 0 or more, not True"),
     ({"limit": "all"}, "limit: must be 0 or more, not 'all'"),
     ({"runs": ["../up"]}, "run: '../up' has '/'"),
 ]
@@ -156,7 +157,7 @@ def test_filters_of_the_wrong_kind(past: Home, filters: dict[str, Any], message:
 
 
 def test_a_status_or_name_there_is_none_of(past: Home) -> None:
-    with pytest.raises(ValueError, match=r"^statuses: 'DONE' is none of UNKNOWN, PENDING"):
+    with pytest.raises(RunConfigError, match=r"^statuses: 'DONE' is none of UNKNOWN, PENDING"):
         localrun.get_runs(statuses=["DONE"])
     with pytest.raises(localrun.RunNotFoundError, match="run nowhere: there is none of that name"):
         localrun.get_runs(["nowhere"])

@@ -9,12 +9,19 @@ from commandline import ok, refused
 from support import Home
 
 
+def different(*args: str, **environment: str) -> str:
+    """What is said of runs that differ; the exit code says so too."""
+    ended = commandline.run(*args, **environment)
+    assert (ended.code, ended.said) == (1, ""), ended
+    return ended.text
+
+
 def test_what_differs_is_shown_and_nothing_else(home: Home) -> None:
     ok("run", "--follow", "--name", "a", "--param", "lr=0.1", "--param", "opt.name=adam", "--env", "T=1", "--", "true")
     commandline.run(
         "run", "--clone", "a", "--name", "b", "--param", "lr=0.2", "--env", "T=2", "--follow", "--", "exit 3"
     )
-    differing = json.loads(ok("diff", "run", "a", "b", "-o", "json", COLUMNS="20").out)
+    differing = json.loads(different("diff", "run", "a", "b", "-o", "json", COLUMNS="20"))
     differing.pop("ran", None)
     assert differing == {
         "status": ["COMPLETED", "FAILED"],
@@ -23,7 +30,7 @@ def test_what_differs_is_shown_and_nothing_else(home: Home) -> None:
         "work": ["true", "exit 3"],
         "parameters.lr": [0.1, 0.2],
     }
-    lines = ok("diff", "run", "a", str(home.runs / "b")).text.splitlines()
+    lines = different("diff", "run", "a", str(home.runs / "b")).splitlines()
     assert lines[0].split() == ["FIELD", "a", "b"]
     assert ["parameters.lr", "0.1", "0.2"] in [line.split() for line in lines]
 

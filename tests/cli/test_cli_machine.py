@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import commandline
-from commandline import CPUS, block, ok, refused
+import pytest
+from commandline import CPUS, Terminal, block, ok, refused
 from support import Home, wait_until
 
 
@@ -47,11 +48,29 @@ def test_util_says_who_has_what_and_who_waits_for_it(home: Home, tmp_path: Path)
     ok("wait", "first", "second")
 
 
-def test_doctor_finds_a_new_home_well(home: Home) -> None:
+def test_a_narrow_terminal_cuts_nothing_that_matters(home: Home, tmp_path: Path) -> None:
+    go = block(tmp_path)
+    ok("run", "--name", "waiting", "--cpus", CPUS, "--", "true")
+    shown = {}
+    for command in ("util", "doctor", "describe waiting"):
+        with Terminal(*command.split(), columns=40, NO_COLOR="1") as terminal:
+            assert terminal.end() == 0
+            assert all(len(line) <= 40 for line in terminal.seen.splitlines())
+            shown[command] = " ".join(terminal.seen.split())
+    why = f"1st of 1, waits for {CPUS} CPU{'s' if CPUS > 1 else ''} held by blocker"
+    assert why in shown["util"] and why in shown["describe waiting"]
+    assert "locks exclude other processes, and are free when released" in shown["doctor"]
+    assert any(len(line) > 40 for line in ok("doctor", COLUMNS="40").text.splitlines())
+    go.touch()
+    ok("wait", "waiting")
+
+
+def test_doctor_finds_a_new_home_well(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", "no-engine")  # the machine's own may be down: `containers` has one
     code, found = doctor()
     assert code == 0
     assert {name: finding["status"] for name, finding in found.items()} == dict.fromkeys(
-        ("python", "shell", "watches", "home", "locks", "disk", "gpus", "dispatcher", "runs"), "ok"
+        ("python", "shell", "watches", "home", "locks", "disk", "gpus", "containers", "dispatcher", "runs"), "ok"
     )
     lines = ok("doctor").text.splitlines()
     assert [line.split()[:2] for line in lines] == [["ok", name] for name in found]

@@ -54,6 +54,15 @@ def test_version(home: Home) -> None:
     assert ok("--version").text == f"localrun {localrun.__version__}\n"
 
 
+def test_it_is_a_module_too(home: Home) -> None:
+    def module(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "localrun", *words], capture_output=True, text=True, check=False)
+
+    assert module("--version").stdout == ok("--version").text
+    assert module("--help").stdout == ok("--help").text
+    assert (module("nonsense").returncode, module("describe", "nowhere").returncode) == (2, 1)
+
+
 def test_nothing_is_help_and_an_error(home: Home) -> None:
     ended = commandline.run()
     assert (ended.code, ended.out) == (2, b"")

@@ -11,6 +11,8 @@ import pytest
 from commandline import Terminal, ok, refused, start
 from support import Home
 
+import localrun
+
 VALUE = "hunter2"
 
 
@@ -23,7 +25,9 @@ def given(text: str, *args: object) -> commandline.Ended:
 
 def value(variable: str) -> str:
     """What a run has in a variable."""
-    return ok("run", "--follow", "--cpus", 0, "--", f'printf %s "${variable}"').text
+    name = f"value-of-{variable.lower().replace('_', '-')}"
+    ok("run", "--follow", "--name", name, "--cpus", 0, "--", f'printf %s "${variable}"')
+    return localrun.get_run(name).stdout()
 
 
 def names() -> list[str]:
@@ -99,6 +103,37 @@ def test_one_is_deleted_and_many_are_asked_about(home: Home) -> None:
     assert names() == []
 
 
+def test_a_variable_is_as_good_as_a_name(home: Home) -> None:
+    ok("create", "secret", "env", f"K_1={VALUE}")
+    assert ok("get", "secrets", "K_1", "-o", "name").text == "k-1\n"
+    assert ok("delete", "secret", "K_1").said == "k-1: deleted\n"
+    assert names() == []
+    assert "K_1" in refused("delete", "secret", "K_1", code=1)
+
+
+def test_output_is_shown_without_values_and_kept_with_them(home: Home) -> None:
+    ok("create", "secret", "env", f"TOKEN={VALUE}")
+    command = 'printf "a %s b\\n%s" "$TOKEN" "$TOKEN" | tee /dev/stderr'
+    followed = ok("run", "--follow", "--name", "run", "--cpus", 0, "--", command)
+    assert (followed.text, VALUE in followed.said) == ("a *** b\n***", False)
+    assert localrun.get_run("run").stdout() == f"a {VALUE} b\n{VALUE}"
+    for options in ([], ["-f"], ["-f", "--timestamps"], ["--timestamps"], ["--rank", "all"], ["-f", "--rank", "all"]):
+        shown = ok("logs", "run", *options).text
+        assert VALUE not in shown and shown.count("***") == 4, options
+    ok("delete", "secret", "token")
+    assert ok("logs", "run", "--stdout").text == f"a {VALUE} b\n{VALUE}"
+
+
+def test_a_value_that_comes_in_pieces_is_not_shown(home: Home) -> None:
+    ok("create", "secret", "env", f"TOKEN={VALUE}")
+    command = 'for part in hun ter 2 " hun"; do printf %s "$part"; sleep 0.3; done'
+    shown = ok("run", "--follow", "--name", "run", "--cpus", 0, "--", command).text
+    assert shown == "*** hun"
+    again = ok("run", "--name", "other", "--cpus", 0, "--", command)
+    assert again.code == 0
+    assert ok("logs", "-f", "other").text == "*** hun"
+
+
 def test_a_run_gets_those_it_names(home: Home) -> None:
     ok("create", "secret", "env", f"A={VALUE}")
     ok("create", "secret", "env", "B=b")
@@ -115,6 +150,7 @@ REFUSED = {
     "no value": (["create", "secret", "env", "A"], "A: no value was given"),
     "a key that can't be": (["create", "secret", "env", f"a b={VALUE}"], "name: 'a b'"),
     "a key of localrun's": (["create", "secret", "env", f"LOCALRUN_HOME={VALUE}"], "LOCALRUN_HOME"),
+    "a key of the system's": (["create", "secret", "env", f"PATH={VALUE}"], "PATH is a variable that localrun"),
     "a name that can't be": (["create", "secret", "env", f"A={VALUE}", "--name", "a/b"], "name: 'a/b'"),
     "no file": (["create", "secret", "file", "a", "nowhere"], "nowhere: No such file"),
     "a folder": (["create", "secret", "file", "a", "/"], "/: Is a directory"),

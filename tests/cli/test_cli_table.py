@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localrun.cli import table, terminal
+from localrun.cli import lines, table, terminal
 
 TITLES = ("NAME", "STATUS", "AGE", "COMMAND")
 
@@ -15,12 +15,13 @@ def shown(
     columns: int,
     *rows: tuple[object, ...],
     expendable: tuple[str, ...] = (),
+    whole: bool = False,
 ) -> list[str]:
     """The lines of a table on a terminal of so many columns, without colours."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr(terminal, "width", lambda: columns)
     monkeypatch.setenv("NO_COLOR", "1")
-    table.print_table(TITLES, rows, expendable)
+    table.print_table(TITLES, rows, expendable, whole=whole)
     return capsys.readouterr().out.splitlines()
 
 
@@ -61,9 +62,34 @@ def test_no_line_is_too_wide(capsys: pytest.CaptureFixture[str], monkeypatch: py
         ("名前" * 9, "FAILED", "12d", "e\u0301" * 40),
         ("x", "", None, "\n\t"),
     ]
-    lines = shown(capsys, monkeypatch, columns, *rows)
-    assert len(lines) == 4
-    assert all(table.width(line) <= columns for line in lines)
+    printed = shown(capsys, monkeypatch, columns, *rows)
+    assert len(printed) == 4
+    assert all(lines.width(line) <= columns for line in printed)
+
+
+def test_a_column_that_is_to_be_whole_stands_beneath(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ("a-name", "QUEUED", "3m", "1st of 3, starts after b has ended")
+    assert shown(capsys, monkeypatch, 60, row, whole=True)[1] == f"a-name  QUEUED  3m   {row[-1]}"
+    assert shown(capsys, monkeypatch, 30, row, row, whole=True) == [
+        "NAME    STATUS  AGE",
+        *("a-name  QUEUED  3m", "    1st of 3, starts after b", "    has ended") * 2,
+    ]
+
+
+@pytest.mark.parametrize("columns", range(2, 60))
+@pytest.mark.parametrize("text", ["  one two  three four five six seven", "x" * 50, "名前 " * 9, "e\u0301" * 40, ""])
+def test_wrapped_lines_fit_and_say_it_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, text: str
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(terminal, "width", lambda: columns)
+    lines.print_line(text, 6)
+    printed = capsys.readouterr().out
+    least = 3 if "名" in text else 2  # half of it may be indent
+    assert columns < least * 2 or all(lines.width(line) <= columns for line in printed.splitlines())
+    assert "".join(printed.split()) == "".join(text.split())
 
 
 def test_in_a_pipe_it_is_whole_and_plain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The containers' tests have one engine for all of them, and leave nothing in it."""
+"""The containers' tests have one engine: no test leaves a container in it, and all of them no volume or network."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def engine_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         engine.start()
         docker.make_images(engine)
         yield engine
+        assert engine.leftovers() == []
     finally:
         engine.stop()
 

@@ -172,9 +172,9 @@ def make_images(engine: Engine) -> None:
     engine.make(PYTHON, {**bash, **python_files(Path(sys.base_prefix), OURS)})
 
 
-def soon(engine: Engine, what: str = "nothing is left in the engine") -> None:
-    """Wait until there is nothing left in an engine."""
-    wait_until(lambda: not (left := engine.leftovers()) or _show(left), 15, what)
+def soon(engine: Engine) -> None:
+    """Wait until there is no container left in an engine."""
+    wait_until(lambda: not (left := engine.containers()) or _show(left), 15, "no container is left")
 
 
 def _show(left: list[str]) -> bool:

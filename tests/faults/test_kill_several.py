@@ -181,7 +181,7 @@ def test_several_at_random_moments(home: Home, journal: Journal, thorough: bool)
     count = 60 if thorough else 25
     names = [f"run-{i:03}" for i in range(count)]
     for name in names:
-        submit(name, journal.command("sleep 0.0$((RANDOM % 9))"), retry_on_system_failure=True, cpus=CPUS / 4)
+        submit(name, journal.command("sleep 0.$((RANDOM % 4))"), retry_on_system_failure=True, cpus=CPUS / 4)
     kills: Counter[str] = Counter()
     deadline = time.monotonic() + (60 if thorough else 12)
     while home.active() and time.monotonic() < deadline:

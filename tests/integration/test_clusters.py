@@ -63,6 +63,7 @@ def test_it_is_listed_once_for_each_name(home: Home) -> None:
     assert [cluster.name for cluster in get_clusters()] == [os.uname().nodename]
     assert [(cluster.name, cluster.utilization) for cluster in get_clusters(["a", "b"])] == [("a", None), ("b", None)]
     assert get_clusters([]) == []
+    assert "<td>a</td>" in get_clusters(["a"])._repr_html_()
     assert get_clusters(include_utilization=True, future=True).result(60)[0].utilization is not None
 
 
@@ -88,6 +89,8 @@ def test_what_is_no_name_is_refused(home: Home, name: object) -> None:
     assert refused.value.status == 400
     with pytest.raises(RunConfigError, match="clusters: must be a list, not the text 'name'"):
         get_clusters("name")
+    with pytest.raises(RunConfigError, match="clusters: must be a list, not 5"):
+        get_clusters(5)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

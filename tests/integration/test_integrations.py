@@ -137,7 +137,13 @@ class TestRepositories:
     def test_an_unknown_commit(self, home: Home, clone: Integration) -> None:
         run = execute("run", "true", integrations=[{**clone, "git_commit": "abcdef0"}])
         assert run.reason == "Error"
-        assert run.message.endswith("git checkout ended with exit code 128")
+        assert run.message.endswith(": git_commit abcdef0: the repository has no such commit")
+        assert "--detach" not in run.stderr()
+
+    def test_a_commit_with_the_name_of_a_file(self, home: Home, clone: Integration, repository: Path) -> None:
+        git(repository, "tag", "file", "HEAD~1")
+        run = execute("run", "cat 'a repo/file'", integrations=[{**clone, "git_commit": "file"}])
+        assert stdout_bytes(run) == b"first"
 
 
 class TestPackages:
@@ -187,6 +193,19 @@ class TestPackages:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
         assert execute("run", "python -c 'import handmade'", integrations=[packages]).reason == "Completed"
+
+    def test_a_folder_of_wheels_is_the_only_source(
+        self, home: Home, packages: Integration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even where the machine's own settings of pip would lead elsewhere."""
+        for variable in ("PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+            elsewhere = tmp_path / variable
+            make_wheel(elsewhere, "handmade", "2.0", handmade="WORD = 'from elsewhere'\n")
+            settings = tmp_path / "pip.conf"
+            settings.write_text(f"[global]\nfind-links = {elsewhere}\n")
+            monkeypatch.setenv(variable, str(settings if variable == "PIP_CONFIG_FILE" else elsewhere))
+        run = execute("run", "python -c 'import handmade; print(handmade.WORD)'", integrations=[packages])
+        assert run.stdout() == "from the wheel\n", run.stderr()
 
     def test_there_is_none(self, home: Home, packages: Integration) -> None:
         run = execute("run", "true", integrations=[{**packages, "packages": ["no-such-package==1"]}])

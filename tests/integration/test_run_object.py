@@ -204,7 +204,7 @@ class TestResult:
     def test_a_timeout(self, home: Home) -> None:
         run = submit("run", "sleep 1000")
         for call in (run.wait, run.result, run.exception):
-            with pytest.raises(TimeoutError, match="run"):
+            with pytest.raises(localrun.RunTimeoutError, match="run"):
                 call(timeout=0.1)
         run.stop()
 
@@ -268,7 +268,7 @@ class TestWaitForStatus:
 
     def test_an_unknown_one(self, home: Home) -> None:
         execute("run", "true")
-        with pytest.raises(ValueError, match="finished"):
+        with pytest.raises(localrun.RunConfigError, match="finished"):
             localrun.wait_for_run_status("run", "finished")
 
     def test_a_timeout_and_a_future(self, home: Home) -> None:

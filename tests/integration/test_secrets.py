@@ -23,6 +23,7 @@ from localrun import (
     delete_secrets,
     get_secrets,
 )
+from localrun.engine import ranks
 
 VALUE = "hush-4f1c9e"
 
@@ -180,6 +181,59 @@ class TestNowhereElse:
         assert files_with(VALUE, home.path) == kept
         assert files_with(VALUE, tmp_path / "leases") == []
 
+    def test_not_in_what_a_function_raises(self, home: Home) -> None:
+        create_secret(Secret("token", value=VALUE))
+        create_secret(Secret("file", "mounted", b"key of ours\nanother\\line\n"))
+        create_secret(Secret("short", value="abc"))
+
+        @localrun.function
+        def fails(kind: str) -> None:
+            with open(os.environ["SECRET_PATH_FILE"]) as file:
+                content = file.read()
+            token = os.environ.pop("TOKEN")
+            if kind == "exit":
+                raise SystemExit("bad token " + token)
+            raise {"value": ValueError, "key": KeyError}[kind](f"abc: bad {token} or {content}")
+
+        for kind in ("value", "key", "exit"):
+            run = fails.run(kind, run_name=kind)
+            error = run.exception(60)
+            assert isinstance(error, localrun.RunFailedError)
+            for text in (str(error), run.message, run.error, run.error_traceback, run.stderr(), str(run.logs())):
+                assert text and VALUE not in text and "key of ours" not in text and "another" not in text
+            assert "bad" in str(run.message) and "***" in str(run.message)
+            assert kind == "exit" or "abc: bad *** or ***" in str(run.error)
+        assert files_with(VALUE, home.path) == ["secrets/token/secret"]
+        assert files_with("key of ours", home.path) == ["secrets/file/secret"]
+
+    def test_other_exceptions_come_back_as_they_are(self, home: Home) -> None:
+        create_secret(Secret("token", value=VALUE))
+
+        @localrun.function
+        def fails() -> None:
+            raise ValueError("an error of the user's own")
+
+        with pytest.raises(ValueError, match="an error of the user's own"):
+            fails(run_name="run")
+
+    def test_not_in_output_that_is_shown(self, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+        create_secret(Secret("token", value=VALUE))
+
+        @localrun.function
+        def says() -> str:
+            print("token", os.environ["TOKEN"])
+            return os.environ["TOKEN"]
+
+        assert says(run_name="run") == VALUE
+        assert capsys.readouterr().out == "token ***\n"
+        run = localrun.get_run("run")
+        assert (run.stdout(), run.result()) == (f"token {VALUE}\n", VALUE)
+        assert localrun.get_run_logs(run) == run.logs() == "token ***\n"
+        assert localrun.get_run_logs(run, stream="stdout", tail=4) == "***\n"
+        assert localrun.get_run_logs(run, timestamps=True).endswith(" token ***\n")
+        assert list(localrun.follow_run_logs(run)) == ["token ***\n"]
+        assert list(localrun.follow_run_logs(run, tail=6)) == ["n ***\n"]
+
     def test_not_in_the_environment_kept_for_a_run_that_a_run_submits(self, home: Home, tmp_path: Path) -> None:
         create_secret(Secret("token", value=VALUE))
         create_secret(Secret("file", "mounted", VALUE))
@@ -293,7 +347,10 @@ class TestCalls:
         (Secret("x", value="v" * 131072), "value: is longer than an environment variable may be"),
         (Secret("x", value="v", key="a b"), "key: must be letters, digits and '_', with no digit first, not 'a b'"),
         (Secret("9x", value="v"), "key: must be letters, digits and '_', with no digit first, not '9X': give a key"),
-        (Secret("x", value="v", key="LOCALRUN_HOME"), "key: LOCALRUN_HOME is a variable that localrun sets"),
+        (Secret("x", value="v", key="LOCALRUN_HOME"), "key: LOCALRUN_HOME is a variable that localrun or"),
+        (Secret("path", value="v"), "key: PATH is a variable that localrun or the system sets: give a key"),
+        (Secret("x", value="v", key="LD_PRELOAD"), "key: LD_PRELOAD is a variable that localrun or the system sets"),
+        (Secret("x", value="v", key="PYTHONPATH"), "key: PYTHONPATH is a variable that localrun or the system sets"),
         (Secret("x", value="v", mount_path="/x"), "mount_path: is for mounted secrets, and x is environment"),
         (Secret("x", "mounted", "v", key="X"), "key: is for environment secrets, and x is mounted"),
         (Secret("x", "mounted", "v", mount_path="x"), "mount_path: must be an absolute path without '..', not 'x'"),
@@ -306,6 +363,15 @@ def test_refused(home: Home, secret: Any, message: str) -> None:
     assert caught.value.message.startswith(message)
     assert "\n" not in caught.value.message
     assert not home.path.exists()
+
+
+def test_what_localrun_sets_is_reserved() -> None:
+    record = {"name": "x", "port": 1, "gpus": [], "request": {"nproc_per_node": 2, "max_retries": 0}}
+    several = set(ranks.environment(record, 0, 0))
+    one = set(ranks.environment({**record, "request": {}}, 0, 0))
+    for name in several | one | {"RUN_NAME", "RESUMPTION_INDEX", "PARAMETERS", "HOME"}:
+        with pytest.raises(RunConfigError, match=f"^key: {name} is a variable"):
+            Secret("x", value="v", key=name).checked()
 
 
 def test_the_longest_value_reaches_a_run(home: Home) -> None:

@@ -374,6 +374,15 @@ class TestFile:
         path.write_bytes(b"\xef\xbb\xbfname: caf\xc3\xa9")
         assert RunConfig.from_file(path).name == "café"
 
+    @pytest.mark.parametrize("path", [5, None, b"a.yaml", ["a.yaml"]])
+    def test_what_is_no_path(self, path: Any) -> None:
+        with pytest.raises(RunConfigError, match=r"^path: must be a file's path, not "):
+            RunConfig.from_file(path)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(RunConfigError, match=f"^{tmp_path}: is a folder, not a file$"):
+            RunConfig.from_file(tmp_path)
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             RunConfig.from_file(tmp_path / "none.yaml")

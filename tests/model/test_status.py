@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from localrun.errors import IllegalTransitionError
+from localrun.errors import IllegalTransitionError, RunConfigError
 from localrun.model import record as records
 from localrun.model.status import TRANSITIONS, RunStatus
 
@@ -32,6 +32,14 @@ def test_order(one: str, other: str) -> None:
     assert first.after(second) == (first > second) == (here > there)
     assert first.before(second, inclusive=True) == (first <= second) == (here <= there)
     assert first.after(second, inclusive=True) == (first >= second) == (here >= there)
+
+
+def test_order_by_name() -> None:
+    assert RunStatus.RUNNING.before("COMPLETED") and RunStatus.RUNNING.after("scheduled")
+    assert RunStatus.RUNNING.before("running", inclusive=True) and RunStatus.RUNNING.after("Unknown")
+    for compare in (RunStatus.RUNNING.before, RunStatus.RUNNING.after):
+        with pytest.raises(RunConfigError, match="status: 'done' is none of UNKNOWN, PENDING"):
+            compare("done")
 
 
 def test_which_are_over_and_which_are_at_work() -> None:

@@ -29,6 +29,6 @@ def lost_launcher_of(record: Mapping[str, Any], folder: RunFolder, dispatcher: i
     """The launcher of a run whose supervisor was lost: to find and end what is left of it. ``dispatcher`` is a pid."""
     if not record["request"].get("image"):
         return LostProcessLauncher(record, folder, dispatcher=dispatcher)
-    from localrun.engine.launchers.container import LostContainerLauncher
+    from localrun.engine.launchers.lostcontainer import LostContainerLauncher
 
     return LostContainerLauncher(record, folder, dispatcher=dispatcher)

@@ -7,7 +7,8 @@ it isn't sent any, and with SIGKILL the kernel ends all behind it.
 
 A rank waits at its gate, a named pipe beside its logs, until the containers of all ranks are there, because those that
 share the first one's network and memory must find it alive. Nothing of the user's has run in one that never came to
-its gate. From there on it writes to the log files itself: what it prints doesn't pass through the engine.
+its gate. From there on it writes to the log files itself: what it prints doesn't pass through the engine. What the
+image's entrypoint prints before does, and comes to the same files.
 Loaded for such runs only.
 """
 
@@ -17,17 +18,17 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from localrun import files
-from localrun.engine import containerargs, outcome, processes, ranks, sequence
+from localrun.engine import containerargs, containerprocesses, outcome, processes, ranks, sequence
 from localrun.engine.containerargs import Mount
 from localrun.engine.containerengine import ContainerEngine, last_line
+from localrun.engine.launchers.lostcontainer import clear
 from localrun.engine.launchers.process import (
     SYS_PATH,
     WORKER,
     CannotStartError,
-    LostProcessLauncher,
     NoImageError,
     ProcessLauncher,
 )
@@ -101,7 +102,7 @@ class ContainerLauncher(ProcessLauncher):
             self._record = {**self._record, "cwd": self._folder.work}
         self._enter(self._record["cwd"])
         self._secrets = self._mounted_secrets()
-        if len(self._record["resumptions"]) > 1 and not _clear(self._engine, self._record["uid"]):
+        if len(self._record["resumptions"]) > 1 and not clear(self._engine, self._record["uid"]):
             raise CannotStartError("the container of its last attempt can't be removed", Reason.SYSTEM_FAILURE)
 
     def prepare(self, resumption: int, context: Mapping[str, Any]) -> int | None:
@@ -290,19 +291,19 @@ class ContainerLauncher(ProcessLauncher):
         """The clients that are left, and the processes in the containers."""
         everything = processes.snapshot()
         found = self._of(everything, {os.getpid()}, self._marked(everything))
-        if self._unheard is not None and any(map(_is_inside, found)):
+        if self._unheard is not None and any(map(containerprocesses.is_inside, found)):
             number, self._unheard = self._unheard, None
-            _send(found, number, self._clients)
+            containerprocesses.send(found, number, self._clients)
         return found
 
     def signal(self, number: int) -> list[processes.Process]:
         """Send a signal to every process in the containers; to one that is about to come up, when it is there."""
         found = self.alive()
-        if not any(map(_is_inside, found)):
+        if not any(map(containerprocesses.is_inside, found)):
             self._unheard = number
             if number == signal.SIGKILL:
                 self.clear()
-        _send(found, number, self._clients)
+        containerprocesses.send(found, number, self._clients)
         return found
 
     def clear(self) -> bool:
@@ -312,62 +313,6 @@ class ContainerLauncher(ProcessLauncher):
         except SystemFailureError:
             return False
         return True
-
-
-class LostContainerLauncher(LostProcessLauncher):
-    """Finds the containers of a run whose supervisor was killed, by the run's mark and by their label."""
-
-    def __init__(self, record: Mapping[str, Any], folder: RunFolder, *, dispatcher: int) -> None:
-        super().__init__(record, folder, dispatcher=dispatcher)
-        self._engine = ContainerEngine(**record["request"]["engine"])
-
-    def signal(self, number: int) -> list[processes.Process]:
-        """Send a signal to every process in the containers, and to the clients what ends them at last."""
-        found = self.alive()
-        _send(found, number, {rank["pid"] for rank in self._record["ranks"]})
-        return found
-
-    def clear(self) -> bool:
-        """Remove the run's containers, of whatever attempt; False if the engine can't be reached."""
-        return _clear(self._engine, self._record["uid"])
-
-
-def _clear(engine: ContainerEngine, uid: str) -> bool:
-    try:
-        engine.remove(engine.containers(uid))
-    except SystemFailureError:
-        return False
-    return True
-
-
-def _send(found: Sequence[processes.Process], number: int, clients: Collection[int]) -> None:
-    """Signal a run's processes, in its containers and outside, but for these:
-
-    The first process of a container hands on to its child what it gets, which has got it already; SIGKILL it gets, too.
-    A client (their pids are given) ends with its container, and is killed only when there is nothing inside any more.
-    """
-    inside = [process for process in found if _is_inside(process)]
-    first = {process.pid for process in inside if _numbers(process.pid)[-1:] == [1]}
-    spared = set(clients) if inside or number != signal.SIGKILL else set()
-    if number != signal.SIGKILL and len(inside) > len(first):
-        spared |= first
-    for process in found:
-        if process.pid not in spared:
-            processes.send(process, number)
-
-
-def _is_inside(process: processes.Process) -> bool:
-    """True for a process in a container: it has a number there besides ours."""
-    return len(_numbers(process.pid)) > len(_numbers(os.getpid()))
-
-
-def _numbers(pid: int) -> list[int]:
-    """The numbers of a process, ours for it first and that of its own namespace last; none if it is gone."""
-    try:
-        status = files.read(f"/proc/{pid}/status")
-    except OSError:
-        return []
-    return [int(number) for number in status.partition(b"\nNSpid:")[2].partition(b"\n")[0].split()]
 
 
 def _fits_a_line(name: str, value: str) -> bool:
