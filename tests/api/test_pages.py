@@ -32,7 +32,8 @@ CALLS = {
     "stop_run(run, *, reason=None, timeout=10, future=False)": "faults/test_stop.py",
     "stop_runs(runs, *, reason=None, timeout=10, future=False)": "integration/test_run_object.py",
     "update_run(run, update_run_data=None, *, preemptible=None, priority=None, max_retries=None,"
-    " retry_on_system_failure=None, timeout=10, future=False, max_duration=None)": "integration/test_places_in_the_queue.py",
+    " retry_on_system_failure=None, timeout=10, future=False, max_duration=None)":
+    "integration/test_places_in_the_queue.py",
     "update_run_metadata(run, metadata, *, timeout=10, future=False, protect=False)": "integration/test_run_object.py",
     "wait_for_run_status(run, status, timeout=None, future=False)": "integration/test_run_object.py",
     "watch_run_status(run, timeout=None, future=False)": "api/test_calls.py",

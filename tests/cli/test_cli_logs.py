@@ -85,9 +85,11 @@ def test_following_goes_on_with_the_next_attempt(home: Home, tmp_path: Path) -> 
     command = f"echo $RESUMPTION_INDEX; until [ -e {go} ]; do sleep 0.02; done; test $RESUMPTION_INDEX = 1"
     ok("run", "--name", "it", "--max-retries", 1, "--", command)
     process = start("logs", "-f", "it")
+    assert process.stdout is not None
+    first = process.stdout.readline()  # it follows the first attempt
     go.touch()
     ended = commandline.finish(process)
-    assert (ended.code, ended.text) == (0, "0\n1\n")
+    assert (ended.code, first + ended.out) == (0, b"0\n1\n")
     assert "tried again (resumption 1)" in ended.said
 
 

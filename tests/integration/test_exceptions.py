@@ -123,7 +123,7 @@ CASES: dict[str, Callable[[], Exception]] = {
 def told(error: BaseException) -> tuple[Any, ...]:
     """All that there is to know of an exception."""
     inner = [told(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else None
-    names = ["filename", "filename2", "errno", "name", "path", "reason", "start", "object", "size", "value", "msg", "lineno"]
+    names = ["filename", "filename2", "errno", "name", "path", "reason", "start", "object", "size", "value", "msg"]
     native = [getattr(error, name, None) for name in names]
     return type(error), str(error), error.args if inner is None else error.args[0], vars(error), native, inner
 
