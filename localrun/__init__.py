@@ -12,15 +12,15 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from typing import Any
 
     from localrun.api.account import initialize, set_api_key
-    from localrun.api.clusters import Cluster, get_cluster, get_clusters
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
-    from localrun.api.gpus import gpus
     from localrun.api.interactive import connect, create_interactive_run
-    from localrun.api.lists import ObjectList, PaginatedObjectList
+    from localrun.api.listing.lists import ObjectList, PaginatedObjectList
     from localrun.api.load import run
+    from localrun.api.machine.clusters import Cluster, get_cluster, get_clusters
+    from localrun.api.machine.gpus import gpus
+    from localrun.api.output.runlogs import follow_run_logs, get_run_logs
     from localrun.api.run import Run
-    from localrun.api.runlogs import follow_run_logs, get_run_logs
     from localrun.api.runs import (
         create_run,
         delete_run,
@@ -67,15 +67,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "localrun.api.account": ("initialize", "set_api_key"),
-    "localrun.api.clusters": ("Cluster", "get_cluster", "get_clusters"),
+    "localrun.api.machine.clusters": ("Cluster", "get_cluster", "get_clusters"),
     "localrun.api.executor": ("Executor",),
     "localrun.api.function": ("Function", "function"),
-    "localrun.api.gpus": ("gpus",),
+    "localrun.api.machine.gpus": ("gpus",),
     "localrun.api.interactive": ("connect", "create_interactive_run"),
     "localrun.api.load": ("run",),
-    "localrun.api.lists": ("ObjectList", "PaginatedObjectList"),
+    "localrun.api.listing.lists": ("ObjectList", "PaginatedObjectList"),
     "localrun.api.run": ("Run",),
-    "localrun.api.runlogs": ("follow_run_logs", "get_run_logs"),
+    "localrun.api.output.runlogs": ("follow_run_logs", "get_run_logs"),
     "localrun.api.runs": (
         "create_run", "delete_run", "delete_runs", "get_run", "get_runs",
         "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",

@@ -76,7 +76,7 @@ def test_importing_localrun_is_light() -> None:
 
 def test_a_dispatcher_imports_little() -> None:
     """Every supervisor is a fork of it and pays for what it has loaded."""
-    loaded = loaded_by("import localrun.engine.dispatcher")
+    loaded = loaded_by("import localrun.engine.dispatch.dispatcher")
     assert loaded & (HEAVY - {"dataclasses", "hashlib"}) == set()
     assert not [name for name in loaded if name.startswith("localrun.api")]
 
@@ -117,9 +117,9 @@ def environment_uses(path: Path) -> set[str]:
 def test_environment_variables_are_read_in_one_place() -> None:
     """localrun's own by settings; besides them the terminal's width, and the environment as a whole to hand it on."""
     allowed = {
-        "localrun.engine.surroundings": {"*"},  # the submitter's, to be kept for the run or for the dispatcher
-        "localrun.engine.preparation": {"*"},  # the run's, for git and pip
-        "localrun.engine.probe": {"*"},  # for the process that asks the driver
+        "localrun.engine.launchers.surroundings": {"*"},  # the submitter's, kept for the run or the dispatcher
+        "localrun.engine.launchers.preparation": {"*"},  # the run's, for git and pip
+        "localrun.engine.gpus.probe": {"*"},  # for the process that asks the driver
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor
         "localrun.cli.terminal": {"COLUMNS", "NO_COLOR", "TERM"},
     }

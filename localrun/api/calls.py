@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
-from localrun.engine.waiting import check_timeout
+from localrun.engine.dispatch.waiting import check_timeout
 
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")

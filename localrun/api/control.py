@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from localrun import files
-from localrun.engine import processes, submission
+from localrun.engine import processes
+from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
-from localrun.engine.signals import NEWS, STOP
+from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
 from localrun.model import journal
 from localrun.model import record as records

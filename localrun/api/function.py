@@ -229,7 +229,7 @@ def _named(module: str, qualname: str, options: dict[str, Any] | None = None) ->
 
 def _attend(run: Run) -> Any:
     """Wait for a run, showing its output; Ctrl-C stops it."""
-    from localrun.api import following
+    from localrun.api.output import following
 
     try:
         following.show(run, sys.stdout, sys.stderr)

@@ -11,8 +11,8 @@ from localrun.api import foreground, submit
 from localrun.api.calls import call
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
-from localrun.engine import connection
-from localrun.engine.waiting import wait_until
+from localrun.engine.dispatch.waiting import wait_until
+from localrun.engine.supervision import connection
 from localrun.errors import RunConfigError
 from localrun.model import record as records
 from localrun.model.config import RunConfig, described

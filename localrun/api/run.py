@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from localrun import files, settings
-from localrun.api import control, logs
+from localrun.api import control
+from localrun.api.output import logs
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
-from localrun.engine import submission
+from localrun.engine.dispatch import submission
+from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, wait_until
 from localrun.engine.queue import Queue
-from localrun.engine.waiting import check_timeout, ensure_looked_after, wait_until
 from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -285,7 +286,7 @@ class Run:
 
     def _failure(self) -> str:
         """What went wrong, with the end of the log and where the rest of it is."""
-        from localrun.api import masking
+        from localrun.api.output import masking
 
         rank = self.failed_rank or 0
         written, mask = logs.text(self._folder, self.resumption_count, rank), masking.current()

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from localrun.api import listing, submit
+from localrun.api import submit
 from localrun.api.calls import call, undisturbed
-from localrun.api.lists import ObjectList, PaginatedObjectList
+from localrun.api.listing import find as listing
+from localrun.api.listing.lists import ObjectList, PaginatedObjectList
+from localrun.api.listing.selection import Selection, listed
+from localrun.api.output.runlogs import follow_run_logs, get_run_logs
+from localrun.api.output.runlogs import stamped as stamped
 from localrun.api.run import Run
-from localrun.api.runlogs import follow_run_logs, get_run_logs
-from localrun.api.runlogs import stamped as stamped
-from localrun.api.selection import Selection, listed
 from localrun.api.watching import watch_run_status
-from localrun.engine.waiting import wait_until
+from localrun.engine.dispatch.waiting import wait_until
 from localrun.errors import RunConfigError, RunStatusNotReached
 from localrun.model import record as records
 from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig, described, hint

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from localrun import settings
 from localrun.api.calls import call
-from localrun.api.lists import ObjectList
-from localrun.engine.secretfolder import SecretFolder
+from localrun.api.listing.lists import ObjectList
+from localrun.engine.launchers.secretfolder import SecretFolder
 from localrun.errors import RunConfigError
 from localrun.model.config import described
 from localrun.model.request import validate_name

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from localrun import files, settings
 from localrun.api import control
 from localrun.api.run import Run
-from localrun.engine import submission
-from localrun.engine.capacity import capacity
+from localrun.engine.dispatch import submission
+from localrun.engine.dispatch.capacity import capacity
 from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
 from localrun.model import record as records
@@ -217,7 +217,9 @@ def _refuse_gpus_there_are_not(request: Request) -> None:
 
     A GPU that is there and has a problem counts: the run waits until it is well.
     """
-    from localrun.engine import gpus, placement, probe
+    from localrun.engine.gpus import inventory as gpus
+    from localrun.engine.gpus import probe
+    from localrun.engine.scheduling import placement
 
     there = probe.inventory(_GPU_PATIENCE_S)
     if there.problem is not None:
@@ -235,7 +237,7 @@ def _refuse_gpus_there_are_not(request: Request) -> None:
 
 def _refuse_unknown_secrets(request: Request) -> None:
     if request.secrets:
-        from localrun.engine.secretfolder import SecretFolder
+        from localrun.engine.launchers.secretfolder import SecretFolder
 
         there = SecretFolder(settings.home())
         for name in request.secrets:
@@ -278,7 +280,7 @@ def _add_container(record: Record, request: Request) -> None:
         RunConfigError: the working folder, or one of the volumes.
         SystemFailureError: there is no engine, or it can't be reached.
     """
-    from localrun.engine.containerengine import ContainerEngine, check_reachable
+    from localrun.engine.launchers.containerengine import ContainerEngine, check_reachable
     from localrun.model.containers import check_working_folder
 
     check_working_folder(record["cwd"])

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Literal, overload
 
-from localrun.api import listing
 from localrun.api.calls import futures_of
+from localrun.api.listing import find as listing
 from localrun.api.run import Run
-from localrun.engine.waiting import check_timeout, wait_until
+from localrun.engine.dispatch.waiting import check_timeout, wait_until
 from localrun.model.record import Record
 
 

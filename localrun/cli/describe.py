@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from localrun.api import telemetry
-from localrun.api.utilization import why_waiting
+from localrun.api.machine.utilization import why_waiting
 from localrun.cli import output
 from localrun.cli.arguments import one_run
 from localrun.cli.lines import print_line
-from localrun.engine import conclusion, processes
-from localrun.engine.placement import GpuNeed
+from localrun.engine import processes
 from localrun.engine.queue import Queue
+from localrun.engine.scheduling.placement import GpuNeed
+from localrun.engine.supervision import conclusion
 from localrun.errors import RunConfigError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from localrun import files, settings
-from localrun.api.gpus import views
+from localrun.api.machine.gpus import views
 from localrun.cli.lines import print_line
 from localrun.cli.output import one_line, print_json
-from localrun.engine import leasefolder, probe, submission
-from localrun.engine.gpus import types
+from localrun.engine.dispatch import submission
+from localrun.engine.gpus import leasefolder, probe
+from localrun.engine.gpus.inventory import types
 from localrun.engine.queue import Queue
 from localrun.engine.watch import Watch
 from localrun.errors import LocalrunError
@@ -242,7 +243,7 @@ def _gpus() -> Finding:
 
 def _containers() -> Finding:
     """Ask the container engine for its version, and whether it can give GPUs to containers; none is well too."""
-    from localrun.engine.containerengine import ContainerEngine
+    from localrun.engine.launchers.containerengine import ContainerEngine
 
     program, environment = settings.container_engine()
     engine = ContainerEngine(program, environment)

@@ -12,7 +12,7 @@ from localrun.api.runs import get_runs
 from localrun.cli.arguments import ALL, is_glob, named_runs, one_run, statuses, whole_number
 
 if TYPE_CHECKING:
-    from localrun.api.lists import PaginatedObjectList
+    from localrun.api.listing.lists import PaginatedObjectList
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
-from localrun.api import following
-from localrun.api.utilization import why_waiting
+from localrun.api.machine.utilization import why_waiting
+from localrun.api.output import following
 from localrun.cli.endings import exit_code, tell_how_it_ended
 from localrun.cli.output import byte_stream, say
 from localrun.cli.terminal import StatusLine

@@ -15,8 +15,8 @@ from localrun.cli.table import print_table
 from localrun.model.sizes import size
 
 if TYPE_CHECKING:
-    from localrun.api.clusters import Cluster
-    from localrun.api.lists import PaginatedObjectList
+    from localrun.api.listing.lists import PaginatedObjectList
+    from localrun.api.machine.clusters import Cluster
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 
@@ -76,7 +76,7 @@ def _add_secrets(parser: Parser) -> None:
 
 def clusters(args: Namespace) -> None:
     """Print this machine as a cluster, a row for each of its instances."""
-    from localrun.api.clusters import get_clusters
+    from localrun.api.machine.clusters import get_clusters
 
     found = get_clusters(args.names or None, include_utilization=True)
     if args.output == "json":

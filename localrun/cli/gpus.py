@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.gpus import GpuView, in_words, views
+from localrun.api.machine.gpus import GpuView, in_words, views
 from localrun.cli.output import age, print_json, say
 from localrun.cli.table import print_table
-from localrun.engine import probe
+from localrun.engine.gpus import probe
 from localrun.errors import SystemFailureError
 
 if TYPE_CHECKING:

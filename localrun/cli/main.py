@@ -121,7 +121,7 @@ def _filler(module: str, command: str) -> Callable[[Parser], None]:
 def _touch() -> None:
     """Let queued runs start if nobody is at work on them: any command will do."""
     from localrun import settings
-    from localrun.engine import submission
+    from localrun.engine.dispatch import submission
     from localrun.engine.queue import Queue
 
     settings.idle_seconds()  # a bad value would end the dispatcher, where nobody sees it

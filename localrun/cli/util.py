@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from localrun.api.utilization import Utilization, utilization
+from localrun.api.machine.utilization import Utilization, utilization
 from localrun.cli.output import age, print_json, say
 from localrun.cli.table import print_table
-from localrun.engine.placement import Slot, Use
 from localrun.engine.queue import Need, Ticket
+from localrun.engine.scheduling.placement import Slot, Use
 from localrun.errors import LocalrunError
 from localrun.model.sizes import size
 

@@ -79,7 +79,7 @@ def _failed(path: str, error: BaseException, reason: str, what: str) -> tuple[by
     import json
     import traceback
 
-    from localrun.engine import surroundings
+    from localrun.engine.launchers import surroundings
     from localrun.model.mask import Mask
 
     mask = Mask(surroundings.confidential())

@@ -20,12 +20,12 @@ MARK = "LOCALRUN_RUN_UID"
 # What the interpreter of a dispatcher is told to execute. It stands in its command line, and in its forks'.
 SERVICE_PROGRAM = (
     "import sys; root = sys.argv[1]; root in sys.path or sys.path.insert(0, root); "
-    "from localrun.engine.service import main; main(sys.argv[2])"
+    "from localrun.engine.dispatch.service import main; main(sys.argv[2])"
 )
 
 _PR_SET_PDEATHSIG = 1
 # What the process that asks the NVIDIA driver executes: no part of a run either, whoever started it.
-DRIVER_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nvml.py")
+DRIVER_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gpus", "nvml.py")
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from localrun import files
-from localrun.engine.placement import GpuNeed
+from localrun.engine.scheduling.placement import GpuNeed
 from localrun.errors import SystemFailureError
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 from localrun.tuples import NamedTuple

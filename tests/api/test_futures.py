@@ -15,7 +15,7 @@ import localrun
 from localrun import RunStatus
 
 _EXPORTED = [getattr(localrun, name) for name in localrun.__all__]
-_HOMES = ("localrun.api.runs", "localrun.api.runlogs")
+_HOMES = ("localrun.api.runs", "localrun.api.output.runlogs")
 CALLS: list[Callable[..., Any]] = [each for each in _EXPORTED if each.__module__ in _HOMES]
 
 

@@ -15,7 +15,7 @@ from support import Home, execute, submit
 
 import localrun
 from localrun import ObjectList, PaginatedObjectList, RunConfigError, RunStatus
-from localrun.api import listing
+from localrun.api.listing import find as listing
 from localrun.model import record as records
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

@@ -16,9 +16,9 @@ import pytest
 from support import Home, execute, run_python, submit
 
 import localrun
-from localrun.api import index as indexes
-from localrun.api import listing
-from localrun.api.index import Index, Place, UnusableError
+from localrun.api.listing import find as listing
+from localrun.api.listing import index as indexes
+from localrun.api.listing.index import Index, Place, UnusableError
 from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -418,7 +418,7 @@ KILLED = """
     os.write, os.pwrite, os.lseek = map(counted, (os.write, os.pwrite, os.lseek))
     folder = RunFolder(f"{runs}/r4")
     import localrun.files
-    from localrun.api.index import Index
+    from localrun.api.listing.index import Index
     sys.addaudithook(hook)
     if work == "update":
         records.update(folder, lambda record: records.advance(record, RunStatus.STARTING))

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from localrun.api.utilization import Waiting, explain, ordinal
-from localrun.engine import scheduling
+from localrun.api.machine.utilization import Waiting, explain, ordinal
 from localrun.engine.queue import Need, Ticket
-from localrun.engine.room import Room, free
+from localrun.engine.scheduling import plan as scheduling
+from localrun.engine.scheduling.room import Room, free
 from localrun.model.sizes import size
 
 GIB = 1 << 30

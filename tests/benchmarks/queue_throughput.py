@@ -11,7 +11,7 @@ import sys
 from rounds import fresh_home, interleaved, report
 
 import localrun
-from localrun.engine.capacity import capacity
+from localrun.engine.dispatch.capacity import capacity
 
 
 def xargs(commands: int) -> None:

@@ -19,9 +19,9 @@ from commandline import Terminal, ok, refused
 from fakenvml import GIB, GPU_IS_LOST, H100, NO_PERMISSION, FakeNvml
 from support import Home, wait_until
 
-from localrun.api.gpus import GpuState, gpus
-from localrun.engine.leases import Lease
-from localrun.engine.probe import may_have_gpus
+from localrun.api.machine.gpus import GpuState, gpus
+from localrun.engine.gpus.leases import Lease
+from localrun.engine.gpus.probe import may_have_gpus
 from localrun.errors import SystemFailureError
 
 FIELDS = [

@@ -133,7 +133,7 @@ def test_retries(kind: Kind, home: Home, tmp_path: Path) -> None:
 
 
 def test_preemption(kind: Kind, home: Home, tmp_path: Path) -> None:
-    from localrun.engine.capacity import capacity
+    from localrun.engine.dispatch.capacity import capacity
 
     every = capacity().cpus
     command = "trap 'exit 0' TERM; echo $RESUMPTION_INDEX; [ $RESUMPTION_INDEX = 1 ] || while :; do sleep 0.05; done"

@@ -139,7 +139,7 @@ def test_what_is_left_of_an_ended_run_is_removed(engine: Engine, home: Home) -> 
     ticket = Ticket.of(record, ticket_name("auto", record["uid"]))
     queue = Queue(home.path)
     Path(queue.path(ACTIVE, ticket.name)).write_bytes(ticket.encode())
-    from localrun.engine import submission
+    from localrun.engine.dispatch import submission
 
     submission.announce(queue)
     docker.soon(engine)

@@ -261,7 +261,7 @@ def test_a_user_without_privileges_finds_and_signals_its_own(engine: Engine) -> 
         os.setgroups([])
         os.setresgid(4321, 4321, 4321)
         os.setresuid(4321, 4321, 4321)
-        from localrun.engine.containerprocesses import send
+        from localrun.engine.launchers.containerprocesses import send
 
         everything = processes.snapshot()
         found = [everything[pid] for pid in processes.marked(uid, everything)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from localrun.engine import containerargs
-from localrun.engine.containerargs import Mount
+from localrun.engine.launchers import containerargs
+from localrun.engine.launchers.containerargs import Mount
 
 
 def record(**request: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import random
 import select
 import subprocess
 
-from localrun.engine.exits import Exits
+from localrun.engine.supervision.exits import Exits
 
 
 def test_the_order_is_that_of_their_ends() -> None:

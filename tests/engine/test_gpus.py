@@ -25,10 +25,11 @@ from fakenvml import (
 from support import look, wait_until
 
 from localrun import settings
-from localrun.engine import probe, processes
-from localrun.engine.answer import Answer
-from localrun.engine.gpus import Gpu, GpuProcess, Inventory, foreign, matches, types
-from localrun.engine.probe import Probe, ask, inventory, is_stuck, may_have_gpus
+from localrun.engine import processes
+from localrun.engine.gpus import probe
+from localrun.engine.gpus.answer import Answer
+from localrun.engine.gpus.inventory import Gpu, GpuProcess, Inventory, foreign, matches, types
+from localrun.engine.gpus.probe import Probe, ask, inventory, is_stuck, may_have_gpus
 from localrun.errors import RunConfigError
 
 

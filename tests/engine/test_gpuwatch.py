@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localrun.engine.gpus import Gpu, Inventory
-from localrun.engine.gpuwatch import GpuWatch
-from localrun.engine.placement import GpuNeed, Use
+from localrun.engine.gpus.gpuwatch import GpuWatch
+from localrun.engine.gpus.inventory import Gpu, Inventory
+from localrun.engine.scheduling.placement import GpuNeed, Use
 
 MINE, OTHER = (Gpu(i, f"GPU-{i}", "NVIDIA H100", f"00000000:0{i}:00.0") for i in range(2))
 NEVER = float("-inf")

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from support import REPOSITORY, is_locked, start_python, wait_until
 
-from localrun.engine import leasefolder, leases
-from localrun.engine.leases import Lease, acquire_all, holder
+from localrun.engine.gpus import leasefolder, leases
+from localrun.engine.gpus.leases import Lease, acquire_all, holder
 from localrun.errors import SystemFailureError
 
 GPU, OTHER, THIRD = "GPU-1111-aaaa", "GPU-2222-bbbb", "GPU-3333-cccc"
@@ -248,7 +248,7 @@ def test_an_old_instances_uuid_stays_in_the_folder(folder: Path) -> None:
 SUPERVISE = f"""
     import os, sys, time
     sys.path.insert(0, {str(REPOSITORY)!r})
-    from localrun.engine.leases import acquire_all
+    from localrun.engine.gpus.leases import acquire_all
     found = acquire_all(sys.argv[1:], run="run", uid="uid")
     kept = [(os.POSIX_SPAWN_DUP2, lease.fd, lease.fd) for lease in found]
     rank = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ, file_actions=kept)
@@ -324,7 +324,7 @@ def test_who_want_what_is_removed_on_release(folder: Path) -> None:
     """Two processes take turns; that a file is gone at any moment is no error, and they never have it both."""
     code = """
         import sys, time
-        from localrun.engine.leases import Lease
+        from localrun.engine.gpus.leases import Lease
         turns, deadline = 0, time.monotonic() + 20
         while turns < 300 and time.monotonic() < deadline:
             lease = Lease.try_acquire("port-1", run="run", uid="uid")
@@ -361,7 +361,7 @@ def test_disown_leaves_it_to_the_child(folder: Path) -> None:
 RACE = f"""
     import os, random, sys, time
     sys.path.insert(0, {str(REPOSITORY)!r})
-    from localrun.engine.leases import acquire_all
+    from localrun.engine.gpus.leases import acquire_all
     folder, uuids = sys.argv[1], sys.argv[2:]
     got = 0
     end = time.monotonic() + 2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from localrun.api.logs import MergedReader, StreamReader, text
-from localrun.engine.logclock import INTERVAL_S, LogClock
+from localrun.api.output.logs import MergedReader, StreamReader, text
+from localrun.engine.supervision.logclock import INTERVAL_S, LogClock
 from localrun.engine.watch import Watch
 from localrun.model.folder import RunFolder
 

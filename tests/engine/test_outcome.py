@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from localrun.engine import outcome
-from localrun.engine.outcome import Cause, Ending
+from localrun.engine.supervision import outcome
+from localrun.engine.supervision.outcome import Cause, Ending
 from localrun.model.status import RunStatus
 
 COMPLETED, FAILED, STOPPED = RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from localrun.engine.gpus import Gpu, types
-from localrun.engine.placement import GpuNeed, Slot, Use, can_change, can_come_free, choose, suitable
+from localrun.engine.gpus.inventory import Gpu, types
+from localrun.engine.scheduling.placement import GpuNeed, Slot, Use, can_change, can_come_free, choose, suitable
 from localrun.model.config import RunConfig
 from localrun.model.request import Request
 

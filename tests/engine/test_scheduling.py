@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from localrun.engine.queue import Need, Ticket
-from localrun.engine.room import Room, clip, fits, free, lacking, least
-from localrun.engine.scheduling import Start, plan
+from localrun.engine.scheduling.plan import Start, plan
+from localrun.engine.scheduling.room import Room, clip, fits, free, lacking, least
 
 GB = 1 << 30
 MACHINE = Need(4, 16 * GB)

@@ -48,7 +48,7 @@ def forked():
     arm({"spawner": "dispatcher", "dispatcher": "supervisor"}.get(role))
 
 argv = sys.orig_argv
-if any("localrun.engine.service" in each for each in argv):
+if any("localrun.engine.dispatch.service" in each for each in argv):
     arm("spawner")
 elif any(each.endswith("engine/worker.py") for each in argv):
     arm("worker")

@@ -187,7 +187,7 @@ def spawn_dispatcher(home: Home) -> subprocess.Popen[bytes]:
 
 def dispatchers(home: Home) -> list[int]:
     """The processes that are dispatchers, supervisors not counted."""
-    found = [each for each in home.processes() if "engine.service" in each.command]
+    found = [each for each in home.processes() if "dispatch.service" in each.command]
     supervisors = {record["supervisor"]["pid"] for record in home.records().values() if record["supervisor"]}
     return [each.pid for each in found if each.pid not in supervisors]
 

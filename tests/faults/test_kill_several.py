@@ -91,7 +91,7 @@ class TestSupervisor:
 
         def is_over() -> bool:
             nonlocal killed
-            recovering = [each for each in home.leftovers() if "engine.service" in each.command]
+            recovering = [each for each in home.leftovers() if "dispatch.service" in each.command]
             if killed < 2 and recovering and home.status("run") in ("RUNNING", "TERMINATING"):
                 killed += sum(kill(each.pid) for each in recovering)
             return home.status("run") in TERMINAL

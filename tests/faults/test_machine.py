@@ -291,7 +291,7 @@ def test_a_stop_that_is_slow_takes_nothing_from_a_later_start(home: Home) -> Non
     code = """
         import os, signal, sys
         import localrun
-        from localrun.engine import submission
+        from localrun.engine.dispatch import submission
         original = submission.withdraw
         def slow(*arguments):
             print("held up", flush=True)

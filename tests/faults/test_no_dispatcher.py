@@ -11,7 +11,7 @@ from support import CPUS, Home, execute, is_alive, kill, run_python, submit, wai
 
 import localrun
 from localrun import RunStatus, SystemFailureError
-from localrun.engine import waiting
+from localrun.engine.dispatch import waiting
 
 
 def break_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from fakenvml import UNKNOWN, FakeNvml
 from support import Home, start_python, submit, wait_until
 
 from localrun import RunStatus, SystemFailureError, create_interactive_run, get_cluster, wait_for_run_status
-from localrun.engine import leases
+from localrun.engine.gpus import leases
 
 
 def seen_inside(name: str, rank: int | None = None) -> list[str]:

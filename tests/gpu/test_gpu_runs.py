@@ -15,9 +15,9 @@ from support import CPUS, Home, is_alive, kill, look, submit, wait_until
 
 import localrun
 from localrun import RunStatus
-from localrun.api.utilization import why_waiting
-from localrun.engine import leases
-from localrun.engine.probe import Probe
+from localrun.api.machine.utilization import why_waiting
+from localrun.engine.gpus import leases
+from localrun.engine.gpus.probe import Probe
 
 SHOW = 'echo "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"'
 

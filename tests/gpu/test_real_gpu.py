@@ -6,7 +6,7 @@ import pytest
 from support import Home
 
 import localrun
-from localrun.engine.probe import inventory
+from localrun.engine.gpus.probe import inventory
 
 pytestmark = pytest.mark.gpu
 

@@ -14,7 +14,7 @@ from support import Home, run_python, submit, wait_until
 
 import localrun
 from localrun.api.telemetry import summary
-from localrun.engine.telemetry import Telemetry
+from localrun.engine.supervision.telemetry import Telemetry
 
 BUSY = f"{sys.executable} -c 'x = bytearray(100_000_000)\nwhile True: pass' & wait"
 

@@ -12,7 +12,7 @@ from support import CPUS, Home, execute, submit, wait_until
 
 import localrun
 from localrun import RunConfigError, RunNotFoundError, RunStatus
-from localrun.api.utilization import why_waiting
+from localrun.api.machine.utilization import why_waiting
 
 
 def test_it_starts_when_those_completed(home: Home) -> None:

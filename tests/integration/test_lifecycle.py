@@ -267,7 +267,7 @@ class TestOrder:
             assert home.status("big") == "QUEUED"
 
     def test_a_run_that_waits_for_memory_keeps_no_cpu_from_others(self, home: Home) -> None:
-        from localrun.engine.capacity import capacity
+        from localrun.engine.dispatch.capacity import capacity
 
         memory = capacity().memory
         fat = submit("fat", "sleep 1000", cpus=0, memory=memory)

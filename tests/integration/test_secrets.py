@@ -23,7 +23,7 @@ from localrun import (
     delete_secrets,
     get_secrets,
 )
-from localrun.engine import ranks
+from localrun.engine.launchers import ranks
 
 VALUE = "hush-4f1c9e"
 
@@ -256,7 +256,7 @@ class TestNowhereElse:
 
     def test_not_in_a_dispatcher_that_a_run_starts(self, home: Home) -> None:
         create_secret(Secret("token", value=VALUE))
-        code = "from localrun.engine.surroundings import environment; print('TOKEN' in environment())"
+        code = "from localrun.engine.launchers.surroundings import environment; print('TOKEN' in environment())"
         shown = run_python(code, env={**os.environ, "TOKEN": VALUE, "LOCALRUN_RUN_SECRETS": "OTHER TOKEN"})
         assert shown.stdout == "False\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from localrun.engine.preparation import Step, steps
+from localrun.engine.launchers.preparation import Step, steps
 from localrun.errors import RunConfigError
 from localrun.model.config import RunConfig
 from localrun.model.integrations import needs_venv, validate_integrations
@@ -53,7 +53,7 @@ class TestRepositories:
         )
         assert clone == Step("git clone", ["git", "clone", "--branch", "b", "--", "/x", "y/z"])
         assert (any("c0ffee" in word for word in verify.argv), verify.cwd) == (True, "y/z")
-        assert (checkout.argv[-3:], checkout.cwd) == (["checkout", "--detach", "c0ffee"], "y/z")
+        assert (checkout.argv[-4:], checkout.cwd) == (["checkout", "--detach", "c0ffee", "--"], "y/z")
         assert (install.argv[0], install.argv[-3:], install.cwd) == (
             "/venv/bin/python", ["install", "-e", ".[a b]"], "y/z",
         )  # fmt: skip

@@ -21,9 +21,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from localrun import files
-from localrun.engine import containerargs, containerprocesses, outcome, processes, ranks, sequence
-from localrun.engine.containerargs import Mount
-from localrun.engine.containerengine import ContainerEngine, last_line
+from localrun.engine import processes
+from localrun.engine.launchers import containerargs, containerprocesses, ranks, sequence
+from localrun.engine.launchers.containerargs import Mount
+from localrun.engine.launchers.containerengine import ContainerEngine, last_line
 from localrun.engine.launchers.lostcontainer import clear
 from localrun.engine.launchers.process import (
     SYS_PATH,
@@ -32,7 +33,8 @@ from localrun.engine.launchers.process import (
     NoImageError,
     ProcessLauncher,
 )
-from localrun.engine.outcome import Ending
+from localrun.engine.supervision import outcome
+from localrun.engine.supervision.outcome import Ending
 from localrun.errors import LocalrunError, SystemFailureError
 from localrun.model.folder import RunFolder
 from localrun.model.status import Reason, RunStatus
@@ -215,7 +217,7 @@ class ContainerLauncher(ProcessLauncher):
         home, names = self._record["home"], self._record["request"].get("secrets")
         if names == [] or not os.path.exists(f"{home}/secrets"):
             return []
-        from localrun.engine.secretfolder import SecretFolder
+        from localrun.engine.launchers.secretfolder import SecretFolder
 
         return SecretFolder(home).mounted(names)
 

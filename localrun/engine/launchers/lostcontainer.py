@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from localrun.engine import containerprocesses, processes
-from localrun.engine.containerengine import ContainerEngine
+from localrun.engine import processes
+from localrun.engine.launchers import containerprocesses
+from localrun.engine.launchers.containerengine import ContainerEngine
 from localrun.engine.launchers.process import LostProcessLauncher
 from localrun.errors import SystemFailureError
 from localrun.model.folder import RunFolder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from localrun.engine import venv
+from localrun.engine.launchers import venv
 from localrun.engine.launchers.process import WORKER, CannotStartError, ProcessLauncher
 from localrun.model.integrations import needs_venv
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = (
     "import sys; root, folder, resumption = sys.argv[1:]; sys.path.append(root); "
-    "from localrun.engine.preparation import main; main(folder, int(resumption))"
+    "from localrun.engine.launchers.preparation import main; main(folder, int(resumption))"
 )
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(WORKER)))
 

@@ -11,8 +11,9 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from localrun.engine import processes, ranks, sequence, surroundings
-from localrun.engine.outcome import Ending
+from localrun.engine import processes
+from localrun.engine.launchers import ranks, sequence, surroundings
+from localrun.engine.supervision.outcome import Ending
 from localrun.model.folder import RunFolder
 from localrun.model.status import Reason
 

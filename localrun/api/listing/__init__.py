@@ -1,0 +1,1 @@
+"""Finding runs: the index, the filters, and the lists they come in."""

@@ -1,0 +1,1 @@
+"""What runs have written: merged, as it is and as it comes."""

@@ -1,0 +1,1 @@
+"""From a submission to a supervisor: who queues, who decides, and who waits."""

@@ -1,0 +1,99 @@
+"""Waiting for a run to get somewhere: woken by the record's replacement, and never by a dead dispatcher's silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from localrun.engine.dispatch import submission
+from localrun.engine.queue import Queue
+from localrun.engine.watch import CREATED, MODIFIED, REPLACED, Watch
+from localrun.errors import RunConfigError, RunTimeoutError, SystemFailureError
+from localrun.model import record as records
+from localrun.model.configtext import described
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import RunStatus
+
+# How often a waiter makes sure that somebody is at work on what it waits for.
+_PROGRESS_S = 1.0
+# So many dispatchers in a row may be killed before they come up, or find nothing that they could do.
+_MOST_STARTS = 20
+
+
+def wait_until(
+    queue: Queue,
+    folder: RunFolder,
+    done: Callable[[Record], bool],
+    timeout: float | None = None,
+    *,
+    meanwhile: Callable[[Record], None] | None = None,
+    also: tuple[str, ...] = (),
+) -> Record:
+    """Return a run's record once ``done`` says so of it.
+
+    ``meanwhile`` is called with the record at each wake-up before that; ``also`` names files and folders whose change
+    wakes it too. They may come into being later.
+
+    Raises:
+        RunTimeoutError: ``timeout`` seconds went by first.
+        RunNotFoundError: the folder went away.
+        SystemFailureError: the folder is a copy of one whose run had not ended.
+    """
+    check_timeout(timeout)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with Watch.borrow() as watch:
+        watch.add(folder.path, REPLACED)
+        unwatched = set(also)
+        look_after = time.monotonic() + _PROGRESS_S
+        helpless = 0
+        while True:
+            unwatched = {path for path in unwatched if not watch.add(path, CREATED | MODIFIED)}
+            record = records.read(folder)
+            if done(record):
+                return record
+            if meanwhile is not None:
+                meanwhile(record)
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise RunTimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
+            if now >= look_after:
+                if not ensure_looked_after(queue, folder, record):
+                    raise SystemFailureError(
+                        f"run {record['name']}: {folder.path} is a copy that was made while it was {record['status']}: "
+                        "nothing looks after it, and it will not end"
+                    )
+                helpless = helpless + 1 if _is_nobody_there(queue, folder, record) else 0
+                if helpless > _MOST_STARTS:
+                    raise SystemFailureError(
+                        f"run {record['name']} is {record['status']}, and no dispatcher stays alive to look after it: "
+                        f"{queue.log} may say why"
+                    )
+                look_after = now + _PROGRESS_S
+            watch.wait(min(look_after, deadline or look_after) - now)
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuse, with a RunConfigError, what is neither a number of seconds nor None."""
+    if timeout is None:
+        return
+    try:
+        is_number = not isinstance(timeout, str | bytes | bool) and float(timeout) == float(timeout)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        is_number = False
+    if not is_number:
+        raise RunConfigError(f"timeout: must be a number of seconds or None, not {described(timeout)}")
+
+
+def _is_nobody_there(queue: Queue, folder: RunFolder, record: Record) -> bool:
+    """True if what was started to look after the run is not there. It takes a moment to come up."""
+    return not (records.status(record).is_active() and records.is_supervised(folder)) and not queue.dispatcher_pid()
+
+
+def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool:
+    """Start a dispatcher if there is work and none is alive; False if nothing will ever look after this run."""
+    status = records.status(record)
+    if status.is_active() and records.is_supervised(folder):
+        return True
+    submission.ensure_progress(queue)
+    return status.is_terminal() or status is RunStatus.UNKNOWN or submission.readmit(queue, folder, record)

@@ -1,0 +1,1 @@
+"""What starts when: pure functions of the tickets, the active runs and the machine."""

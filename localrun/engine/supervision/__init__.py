@@ -1,0 +1,1 @@
+"""An active run: started, watched, ended, and what is written of it."""

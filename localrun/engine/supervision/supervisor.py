@@ -1,0 +1,530 @@
+"""The supervisor: one process per active run, from its claim to its final record.
+
+It is forked from the dispatcher and holds the run's lock all its life; that lock, not its pid, says that the run is
+looked after. Its steps stand in `Supervisor.run`. What a process or container is it leaves to the launcher, how an end
+is to be called to `outcome`. A supervisor that was killed is replaced by one that starts at the end: `recover`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from localrun import files
+from localrun.engine import processes
+from localrun.engine.launchers import launcher_of, lost_launcher_of, ranks, surroundings
+from localrun.engine.launchers.process import CannotStartError, NoImageError, ProcessLauncher
+from localrun.engine.queue import Queue, Ticket
+from localrun.engine.supervision import conclusion, outcome, signals
+from localrun.engine.supervision.exits import Exits
+from localrun.engine.supervision.holdings import Holdings
+from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.supervision.outcome import Cause, Ending
+from localrun.engine.supervision.signals import NEWS, STOP
+from localrun.engine.supervision.telemetry import Telemetry
+from localrun.engine.watch import Watch
+from localrun.errors import IllegalTransitionError, LocalrunError, SystemFailureError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.status import Reason, RunStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from localrun.engine.gpus.inventory import Gpu
+
+Judge: TypeAlias = "Callable[[int, Mapping[str, Any] | None], Ending]"
+
+_RECHECK_S = 0.1
+_KILL_ROUND_S = 0.02
+_WRITE_RETRY_S = 1.0
+_LEASE_RETRY_S = 0.5
+# A signal may be lost with who was to send it: the record is looked at so often at least.
+_LOOK_S = 5.0
+
+
+class _ConnectedError(Exception):
+    """Somebody has connected to the run: what was started so is to be ended before the run's end is written."""
+
+
+class Supervisor:
+    """Looks after one run. ``pipe`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        ticket: Ticket,
+        gpus: Sequence[Gpu],
+        pipe: int,
+        clock: LogClock,
+        log: Callable[[str], None],
+    ) -> None:
+        self._queue = queue
+        self._ticket = ticket
+        self._held = Holdings(gpus, run=ticket.run, uid=ticket.uid, log=log)
+        self._log = log
+        self._folder = RunFolder(ticket.folder)
+        self._news = pipe
+        self._signals: set[int] = {NEWS}
+        self._seen: tuple[int, int] | None = None  # which record, for all that is known, has been read
+        self._unwritten: Callable[[Record], None] | None = None
+        self._ranks: dict[int, int] = {}
+        self._exits: dict[int, int] = {}
+        self._order: Exits | None = None
+        self._outcomes: dict[int, Ending] = {}  # rank → how it ended
+        self._failed: int | None = None  # the first rank that did
+        self._stage: Judge | None = None  # what calls the end of what is at work, or has failed, before the ranks
+        self._launcher: ProcessLauncher  # from the claim on
+        self.is_cleared = True  # nothing is left of the run that the system keeps for it
+        self._exited = 0  # children so far, adopted orphans among them
+        self._clock = clock
+        self._telemetry: Telemetry | None = None
+
+    # -- the two ways through ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start the run, watch it, end it."""
+        if not self._held.take_gpus():
+            self._queue.requeue(self._ticket, _LEASE_RETRY_S)
+            return
+        try:
+            record = self._begin()
+        except CannotStartError as error:
+            self._finish(outcome.failed_to_start(str(error)))
+            return
+        except (IllegalTransitionError, LocalrunError) as error:
+            self._log(f"run {self._ticket.run} was not started: {error}")
+            self._held.release()
+            return
+        self._launcher = launcher_of(record, self._folder, self._held.fds())
+        self._launcher.is_to_end = lambda: self._is_to_end(record)
+        ending: Ending | None = None
+        try:
+            context = self._set_up(record)
+            cause = self._cause(record, conclusion.deadline(record))
+            cause = cause or self._prepare(record, context) or self._start_all(record, context)
+            if cause is None and self._stage is None:
+                cause = self._watch(record)
+        except CannotStartError as error:
+            cause, ending = None, outcome.failed_to_start(str(error), error.reason)
+        if self._telemetry is not None:  # first, because what asks the driver is a child of ours, too
+            self._telemetry.close()
+            self._telemetry = None
+        left = self._reap()
+        if cause or left or self._launcher.strangers:
+            self._terminate(record, cause)
+        self._clock.stop()
+        ending = ending or self._ending(record, cause)
+        if self._order is not None:
+            self._order.close()
+        self._finish_with_all(record, cause, ending)
+        self.is_cleared = self._launcher.clear()
+
+    def recover(self, dispatcher: int) -> None:
+        """End a run whose supervisor was lost: its processes first, then its record."""
+        try:
+            record = records.read(self._folder)
+        except LocalrunError as error:
+            self._log(f"run {self._ticket.run} is gone from the queue: {error}")
+            return
+        self._launcher = lost_launcher_of(record, self._folder, dispatcher)
+        if records.status(record).is_terminal():
+            self.is_cleared = self._launcher.clear()
+            return
+        self._log(f"run {record['name']} had lost its supervisor")
+        cause = conclusion.stop_cause(record) or Cause(
+            RunStatus.FAILED, Reason.SYSTEM_FAILURE, "its supervisor was lost (killed, or the machine was restarted)"
+        )
+        self._held.take_again(record)
+        self._terminate(record, cause)
+        self.is_cleared = self._launcher.clear()  # with what was about to come up as its supervisor was killed
+        self._held.take_again(record)
+        self._finish_with_all(record, cause, outcome.stopped(cause, {}))
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Record:
+        """Enter STARTING: from here on the record says that the run may have done something."""
+
+        def change(record: Record) -> None:
+            if record["uid"] != self._ticket.uid:
+                raise IllegalTransitionError(f"{self._folder.path} holds another run by now")
+            records.advance(record, RunStatus.STARTING)
+            record["supervisor"] = {
+                "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
+            }  # fmt: skip
+            record["ranks"] = []
+            record["gpus"] = self._held.in_record()
+            # A run that is one process without GPUs has nobody to meet.
+            if self._held.gpus or record["request"].get("nproc_per_node"):
+                self._held.take_port()
+            record["port"] = self._held.port
+
+        try:
+            return records.update(self._folder, change)
+        except SystemFailureError as error:
+            raise CannotStartError(error.message) from None
+        except OSError as error:
+            raise CannotStartError(_unwritable(self._folder, error)) from None
+
+    def _set_up(self, record: Record) -> dict[str, Any]:
+        """What the run inherits, and its secrets; what it needs to start is there then."""
+        try:
+            context = self._queue.environment(self._ticket.environment)
+            context["secrets"] = surroundings.secrets(self._queue.home, record["request"])
+            os.makedirs(self._folder.resumption_logs(records.resumption_index(record)), mode=0o700, exist_ok=True)
+            self._launcher.check()
+        except LocalrunError as error:
+            raise CannotStartError(error.message) from None
+        except OSError as error:
+            raise CannotStartError(_unwritable(self._folder, error)) from None
+        return context
+
+    def _prepare(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
+        """Let the integrations, if there are some, do their work."""
+        pid = self._launcher.prepare(records.resumption_index(record), context)
+        if pid is None:
+            return None
+        self._ranks[pid] = 0
+        self._enter_running(record)
+        return self._pass_stage(record, outcome.preparation_ended)
+
+    def _start_all(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
+        """Start the ranks and enter RUNNING, unless a stage before has failed; if need be their image is fetched."""
+        if self._stage is not None:
+            return None
+        try:
+            self._start(record, context)
+        except NoImageError as error:
+            self._ranks = {error.fetch(): 0}
+            self._watch_logs(records.resumption_index(record))
+            why = error.why
+            cause = self._pass_stage(record, lambda wait_status, said: outcome.fetch_ended(wait_status, why()))
+            if cause is not None or self._stage is not None:
+                return cause
+            self._start(record, context)
+        return None
+
+    def _pass_stage(self, record: Record, judge: Judge) -> Cause | None:
+        """Wait for what stands in rank 0's place before the ranks; if it succeeded, nothing of it is left in mind."""
+        self._stage = judge
+        cause = self._watch(record)
+        if cause is None and not self._find_failed(record):
+            self._stage = None
+            self._ranks, self._exits, self._outcomes = {}, {}, {}
+            self._signals.add(NEWS)  # what the record said meanwhile
+        return cause
+
+    def _start(self, record: Record, context: Mapping[str, Any]) -> None:
+        for rank in range(ranks.count(record["request"])):
+            pid = self._launcher.start(rank, records.resumption_index(record), context)
+            self._ranks[pid] = rank
+            self._order = self._order or Exits()
+            self._order.add(pid, rank)
+            if self._launcher.interrupted:
+                break
+        self._enter_running(record)
+
+    def _is_to_end(self, record: Mapping[str, Any]) -> bool:
+        """True if there is a cause to end the run by now; asked by what takes its time to start."""
+        poll = select.poll()
+        poll.register(self._news, select.POLLIN)
+        if poll.poll(0):
+            self._signals.update(os.read(self._news, 4096))
+        now = self._reread(record)
+        if now is not record:
+            self._signals.add(NEWS)  # for whoever looks next
+        return self._cause(now, conclusion.deadline(now)) is not None
+
+    def _enter_running(self, record: Record) -> None:
+        """Have it in the record that this attempt runs, and as which processes; look after their logs."""
+        resumption = records.resumption_index(record)
+        started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in self._ranks.items()]
+
+        def change(record: Record) -> None:
+            if records.status(record) is not RunStatus.RUNNING:
+                records.advance(record, RunStatus.RUNNING)
+            record["ranks"] = started
+
+        self._watch_logs(resumption)
+        if self._telemetry is None:
+            uuids = [gpu.uuid for gpu in self._held.gpus]
+            self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids, self._launcher.alive)
+        self._unwritten = None if self._note(change) else change
+
+    # -- watching ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, record: Mapping[str, Any]) -> Cause | None:
+        """Wait until the run ends by itself (None), which it does with the first rank that fails, or is to be ended."""
+        while True:
+            self._reap()
+            if self._find_failed(record) or len(self._exits) == len(self._ranks):
+                return None
+            record = self._reread(record)
+            deadline = conclusion.deadline(record)
+            cause = self._cause(record, deadline)
+            if cause:
+                return cause
+            if self._unwritten is not None and self._note(self._unwritten):
+                self._unwritten = None
+            self._wait(None if deadline is None else deadline - time.time())
+
+    def _reread(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record, read again if there was a signal that it has changed."""
+        if NEWS not in self._signals:
+            return record
+        self._signals.discard(NEWS)
+        try:
+            return records.read(self._folder)
+        except LocalrunError:
+            return record  # a damaged record stops nobody's work
+
+    def _cause(self, record: Mapping[str, Any], deadline: float | None) -> Cause | None:
+        if signal.SIGTERM in self._signals:
+            message = "its supervisor was asked to end (SIGTERM), as when the machine shuts down"
+            return Cause(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message)
+        if deadline is not None and time.time() >= deadline:
+            return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
+        if STOP in self._signals:
+            return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
+        return conclusion.stop_cause(record)
+
+    def _find_failed(self, record: Mapping[str, Any]) -> bool:
+        """True if a rank has failed; the first one that did is kept in mind."""
+        order = list(self._exits) if self._order is None else self._order.in_order()
+        for rank in [rank for rank in order if rank in self._exits and rank not in self._outcomes]:
+            self._outcomes[rank] = self._ended(records.resumption_index(dict(record)), record, rank)
+            if self._failed is None and self._outcomes[rank].status is not RunStatus.COMPLETED:
+                self._failed = rank
+        return self._failed is not None
+
+    def _ended(self, resumption: int, record: Mapping[str, Any], rank: int) -> Ending:
+        wait_status = self._exits[rank]
+        if self._stage is not None:
+            said = self._outcome(resumption, rank)
+            files.remove(self._folder.outcome(resumption, rank))
+            return self._stage(wait_status, said)
+        ending = self._launcher.ended(rank, resumption, wait_status)
+        if ending is not None:
+            return ending
+        if record["fn_name"] is None:
+            return outcome.command_ended(wait_status, rank)
+        return outcome.function_ended(wait_status, self._outcome(resumption, rank), rank)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Sleep until a signal, a log's growth or the timeout."""
+        poll = select.poll()
+        poll.register(self._news, select.POLLIN)
+        timeouts = [_LOOK_S] if timeout is None else [min(max(timeout, 0.0), _LOOK_S)]
+        if self._unwritten is not None:
+            timeouts.append(_WRITE_RETRY_S)
+        due = self._clock.due(time.monotonic())
+        if self._clock.fd is not None and due <= 0:
+            poll.register(self._clock.fd, select.POLLIN)
+        else:
+            timeouts.append(max(due, 0.001))
+        if self._telemetry is not None:
+            timeouts.append(self._telemetry.due(time.monotonic()))
+            if self._telemetry.fd >= 0:
+                poll.register(self._telemetry.fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000)}
+        if self._telemetry is not None and (self._telemetry.fd in ready or not self._telemetry.due(time.monotonic())):
+            self._telemetry.sample()
+        if self._news in ready:
+            self._signals.update(os.read(self._news, 4096))
+        if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
+            self._clock.sample()
+        self._look()
+
+    def _look(self) -> None:
+        """Have the record read again if it is another one than it was."""
+        try:
+            there = os.stat(self._folder.record)
+        except OSError:
+            return
+        seen = there.st_ino, there.st_mtime_ns
+        if seen != self._seen:
+            self._seen = seen
+            self._signals.add(NEWS)
+
+    def _reap(self) -> bool:
+        """Collect the children that have exited; True if any are left. Orphans of the run are our children too."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self._exited += 1
+            if pid in self._ranks:
+                self._exits[self._ranks[pid]] = self._launcher.wait_status(wait_status)
+
+    def _watch_logs(self, resumption: int) -> None:
+        for rank in self._ranks.values():
+            out, err = self._folder.stdout(resumption, rank), self._folder.stderr(resumption, rank)
+            self._clock.add(out, err, self._folder.log_times(resumption, rank))
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    def _terminate(self, record: Mapping[str, Any], cause: Cause | None) -> None:
+        """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
+        if records.status(dict(record)) is not RunStatus.TERMINATING:
+            self._note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
+        self._launcher.strangers |= self._let_in_no_more()
+        deadline = time.monotonic() + float(record["request"]["stop_grace"])
+        left = self._launcher.signal(signal.SIGTERM)
+        told = {process.pid for process in left}
+        if self._launcher.strangers:
+            self._launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
+        while left and time.monotonic() < deadline:
+            self._wait(min(_RECHECK_S, deadline - time.monotonic()))
+            left = self._launcher.alive() if self._reap() or self._launcher.strangers else []
+            _tell_orphans(left, told)
+            if self._launcher.strangers:
+                self._launcher.hang_up(left)
+        # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
+        # looks in a row found nothing, and nothing has exited in between.
+        pause, empty = 0.0, 0
+        while empty < 2 and (self._reap() or self._launcher.strangers):  # without children of ours nothing lives of it
+            time.sleep(pause)
+            exited = self._exited
+            left = self._launcher.signal(signal.SIGKILL)
+            self._reap()
+            empty = 0 if left or self._exited != exited else empty + 1
+            pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
+
+    def _let_in_no_more(self) -> bool:
+        """True if somebody has connected to the run since it was last asked; TERMINATING keeps others from it."""
+        try:
+            return files.remove(self._folder.connected)
+        except OSError:
+            return True
+
+    def _ending(self, record: Mapping[str, Any], cause: Cause | None) -> Ending:
+        if cause is not None:
+            return outcome.stopped(cause, self._exits)
+        self._find_failed(record)
+        if self._failed is None and record["request"].get("nproc_per_node"):
+            return outcome.all_completed(self._outcomes)
+        ending = self._outcomes[self._failed or 0]
+        several = ranks.count(record["request"]) > 1 and self._stage is None
+        return ending._replace(message=f"rank {self._failed}: {ending.message}") if several else ending
+
+    def _outcome(self, resumption: int, rank: int) -> dict[str, Any] | None:
+        try:
+            said: dict[str, Any] = files.read_json(self._folder.outcome(resumption, rank))
+        except (OSError, ValueError):
+            return None
+        return said
+
+    def _finish_with_all(self, record: Mapping[str, Any], cause: Cause | None, ending: Ending) -> None:
+        """Write the end, after that of everyone who has connected to the run, up to the last moment."""
+        if record["fn_name"] is not None:
+            for rank in range(ranks.count(record["request"])):
+                files.remove(self._folder.outcome(records.resumption_index(dict(record)), rank))
+        while True:
+            try:
+                return self._finish(ending)
+            except _ConnectedError:
+                self._terminate(record, cause)
+
+    def _finish(self, ending: Ending) -> None:
+        """Write the end, or go back to the queue for another attempt."""
+        again = False
+
+        def change(record: Record) -> None:
+            nonlocal again
+            if records.status(record) is RunStatus.RUNNING and os.path.exists(self._folder.connected):
+                raise _ConnectedError
+            again = conclusion.conclude(record, ending)
+
+        record = self._write_end(change)
+        self._held.release()
+        if record is None:
+            return
+        if again:
+            tried = conclusion.attempts(record)
+            delay = 0.0 if tried[-1]["reason"] == Reason.PREEMPTED else outcome.retry_delay(tried)
+            priority = record["request"]["priority"]
+            self._queue.requeue(self._ticket, delay, conclusion.first_started(record), priority)
+
+    def _note(self, change: Callable[[Record], None]) -> bool:
+        """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""
+        try:
+            records.update(self._folder, change)
+        except OSError as error:
+            self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}")
+            return False
+        except LocalrunError as error:
+            self._log(f"run {self._ticket.run}: its record can't be written: {error}")
+        return True
+
+    def _write_end(self, change: Callable[[Record], None]) -> Record | None:
+        """Write the end, again and again while the disk refuses; None if the run or its record is gone.
+
+        Nothing of the run is left by now: while it can't be written it keeps nothing from others.
+        """
+        told = False
+        while True:
+            try:
+                return records.update(self._folder, change, sync=True)
+            except LocalrunError as error:
+                self._log(f"run {self._ticket.run}: its record can't be written: {error}")
+                return None
+            except OSError as error:
+                if not told:
+                    self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
+                    self._held.release()
+                    self._queue.set_aside(self._ticket)
+                    told = True
+            time.sleep(_WRITE_RETRY_S)
+
+
+def _tell_orphans(left: Sequence[processes.Process], told: set[int]) -> None:
+    """SIGTERM to what was forked while its parent was told, and was left behind by it; not to what a handler starts."""
+    for process in left:
+        if process.parent == os.getpid() and process.pid not in told:
+            processes.send(process, signal.SIGTERM)
+            told.add(process.pid)
+
+
+def _unwritable(folder: RunFolder, error: OSError) -> str:
+    return f"its folder {folder.path} can't be written ({error.strerror}): free space or make it writable"
+
+
+def supervise(
+    queue: Queue,
+    ticket: Ticket,
+    lock: files.ByteLock,
+    gpus: Sequence[Gpu],
+    log: Callable[[str], None],
+    dispatcher: int,
+    *,
+    recover: bool,
+) -> None:
+    """Be the supervisor of a claimed run, and then of the one that takes its place in the queue, and so on.
+
+    ``lock`` is the run's, held already; ``gpus`` are those chosen for it. ``dispatcher`` is who forked this process;
+    once that is gone, this run is the last one, because a dispatcher inherits what the processes of a lost supervisor
+    leave, and the next is no parent.
+    """
+    pipe = signals.pipe()
+    processes.become_subreaper()
+    clock = LogClock(Watch())
+    supervisor = Supervisor(queue, ticket, gpus, pipe, clock, log)
+    supervisor.recover(dispatcher) if recover else supervisor.run()
+    while supervisor.is_cleared:
+        successor = queue.leave(ticket, claim_next=os.getppid() == dispatcher)
+        if successor is None:
+            return
+        lock.release()
+        ticket, lock = successor
+        supervisor = Supervisor(queue, ticket, (), pipe, clock, log)
+        supervisor.run()
+    queue.set_aside(ticket)  # for another to clear: the dispatcher sees to that as long as there is a ticket
