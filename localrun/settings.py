@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from localrun import files
 from localrun.errors import RunConfigError
 
 
@@ -19,6 +20,11 @@ def runs_dir() -> str:
     """The folder of run folders: ``LOCALRUN_RUNS_DIR`` or ``<home>/runs``."""
     chosen = os.environ.get("LOCALRUN_RUNS_DIR")
     return os.path.abspath(os.path.expanduser(chosen)) if chosen else f"{home()}/runs"
+
+
+def run_folder(name: str, path: str | None = None) -> str:
+    """Where the run of that name lies, or is to lie, unless its folder is said to be at ``path``."""
+    return f"{runs_dir()}/{name}" if path is None else files.absolute(path, "path")
 
 
 def idle_seconds() -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from localrun.api.machine.utilization import Utilization, utilization
 from localrun.cli.output import age, print_json, say
 from localrun.cli.table import print_table
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling.placement import Slot, Use
+from localrun.engine.scheduling.ticket import Need, Ticket
 from localrun.errors import LocalrunError
 from localrun.model.sizes import size
 

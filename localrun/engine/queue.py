@@ -23,10 +23,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from localrun import files
-from localrun.engine.scheduling.placement import GpuNeed
+from localrun.engine.scheduling.ticket import SCHEDULING, Ticket, with_priority
 from localrun.errors import SystemFailureError
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
-from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,112 +34,6 @@ if TYPE_CHECKING:
 SUBMITTING, WAITING, ACTIVE, ENDING = "submitting", "waiting", "active", "ending"
 
 _STATES = (SUBMITTING, WAITING, ACTIVE, ENDING)
-_SCHEDULING = ("preemptible", "max_duration", "stop_grace")
-_PRIORITY_RANK = {"high": 0, "auto": 1, "low": 2, "lowest": 3}
-
-
-class Need(NamedTuple):
-    """What a run needs to start: ``cpus`` (may be a fraction) and ``memory`` in bytes (0: whatever there is)."""
-
-    cpus: float
-    memory: int
-
-
-class Dependency(NamedTuple):
-    """A run that must be over before another starts: completed, or, with ``any_end``, ended whatever way."""
-
-    name: str
-    uid: str
-    folder: str
-    any_end: bool = False
-
-
-class Ticket(NamedTuple):
-    """A run's place in the queue.
-
-    ``name`` is the file's name, ``building`` where a submission assembles the folder, ``not_before`` the end of a
-    retry's delay and ``first_started`` when the first attempt began, both in seconds since the epoch. The file of a
-    new ticket is the run's first record, under a second name: one file to write and to sync, and a ticket from which
-    all can be told.
-    """
-
-    name: str
-    uid: str
-    run: str
-    folder: str
-    building: str
-    environment: str
-    need: Need
-    not_before: float = 0.0
-    first_started: float = 0.0
-    gpus: GpuNeed = GpuNeed()
-    preemptible: bool = False
-    max_duration: float | None = None  # hours
-    stop_grace: float = 0.0
-    after: tuple[Dependency, ...] = ()
-
-    @property
-    def rank(self) -> int:
-        """The priority as a number: the lower, the sooner."""
-        return int(self.name[0])
-
-    def limit(self) -> float | None:
-        """Seconds after which the run is gone for certain, its grace included; None without a limit."""
-        return None if self.max_duration is None else self.max_duration * 3600 + self.stop_grace
-
-    def over_at(self) -> float | None:
-        """When the time of a run that was started before is over, in seconds since the epoch; None without a limit."""
-        if self.max_duration is None or not self.first_started:
-            return None
-        return self.first_started + self.max_duration * 3600
-
-    def submission(self) -> dict[str, Any]:
-        """What a record says of its ticket, besides what the run is and needs."""
-        return {"folder": self.folder, "building": self.building, "environment": self.environment}
-
-    def encode(self) -> bytes:
-        """The ticket as the content of a file of its own, in the record's shape."""
-        submission = {**self.submission(), "not_before": self.not_before, "first_started": self.first_started}
-        fields = {
-            "uid": self.uid,
-            "name": self.run,
-            "request": self.need._asdict() | self.gpus.request() | {name: getattr(self, name) for name in _SCHEDULING},
-            "dependencies": [each._asdict() for each in self.after],
-            "submission": submission,
-        }
-        return json.dumps(fields).encode()
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any], name: str) -> Ticket:
-        """The ticket of that name from a record, or what ``encode`` made."""
-        request = fields["request"]
-        return cls(
-            name,
-            fields["uid"],
-            fields["name"],
-            need=Need(request["cpus"], request["memory"]),
-            gpus=GpuNeed.of(request),
-            after=tuple(Dependency(**each) for each in fields.get("dependencies", ())),
-            **{name: request[name] for name in _SCHEDULING if name in request},
-            **fields["submission"],
-        )
-
-    @classmethod
-    def decode(cls, name: str, data: bytes) -> Ticket:
-        """A ticket from its file's name and content; ValueError if it isn't one."""
-        try:
-            return cls.of(json.loads(data), name)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"not a ticket: {error}") from None
-
-
-def ticket_name(priority: str, uid: str) -> str:
-    """A new ticket's name: priority, then submit time, then the run's uid."""
-    return f"{_PRIORITY_RANK[priority]}-{time.time_ns():019d}-{uid}"
-
-
-def _with_priority(name: str, priority: str) -> str:
-    return f"{_PRIORITY_RANK[priority]}{name[1:]}"
 
 
 def encode_context(context: dict[str, Any]) -> bytes:
@@ -291,7 +184,7 @@ class Queue:
 
         ``delay`` is in seconds, ``priority`` the run's if it may have changed.
         """
-        name = ticket.name if priority is None else _with_priority(ticket.name, priority)
+        name = ticket.name if priority is None else with_priority(ticket.name, priority)
         with self.lock():
             ticket = self.read(ACTIVE, ticket.name) or ticket  # it may have been rescheduled
             again = ticket._replace(not_before=time.time() + delay, first_started=first_started)
@@ -302,7 +195,7 @@ class Queue:
 
     def reschedule(self, uid: str, request: Mapping[str, Any]) -> None:
         """Put what a run's request says of scheduling into its ticket, and a waiting one where it belongs by now."""
-        changes = {name: request[name] for name in _SCHEDULING}
+        changes = {name: request[name] for name in SCHEDULING}
         for state in (WAITING, ACTIVE):
             with self.lock():
                 name = self.find(state, uid)
@@ -311,7 +204,7 @@ class Queue:
                     continue
                 files.replace(self.path(state, name), ticket._replace(**changes).encode(), sync=True)
                 if state == WAITING:
-                    os.rename(self.path(state, name), self.path(state, _with_priority(name, request["priority"])))
+                    os.rename(self.path(state, name), self.path(state, with_priority(name, request["priority"])))
             self.wake(f"~{name}")
 
     def rewrite(self, ticket: Ticket) -> None:

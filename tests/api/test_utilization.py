@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from localrun.api.machine.utilization import Waiting, explain, ordinal
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling import plan as scheduling
 from localrun.engine.scheduling.room import Room, free
+from localrun.engine.scheduling.ticket import Need, Ticket
 from localrun.model.sizes import size
 
 GIB = 1 << 30

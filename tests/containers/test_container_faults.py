@@ -133,7 +133,8 @@ def test_what_is_left_of_an_ended_run_is_removed(engine: Engine, home: Home) -> 
     wait_until(lambda: not home.tickets())
     options = [f"--label=localrun.uid={run.run_uid}", "--log-driver=none"]
     engine("run", "--detach", *options, BASH, "sleep", "1000")
-    from localrun.engine.queue import ACTIVE, Queue, Ticket, ticket_name
+    from localrun.engine.queue import ACTIVE, Queue
+    from localrun.engine.scheduling.ticket import Ticket, ticket_name
 
     record = home.record("run")
     ticket = Ticket.of(record, ticket_name("auto", record["uid"]))

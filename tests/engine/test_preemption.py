@@ -9,10 +9,10 @@ import time
 import pytest
 
 from localrun.engine.gpus.inventory import Gpu
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling.placement import GpuNeed, Slot, Use
 from localrun.engine.scheduling.plan import Plan, plan
 from localrun.engine.scheduling.room import Active, Room, free
+from localrun.engine.scheduling.ticket import Need, Ticket
 
 GB = 1 << 30
 MACHINE = Need(8, 64 * GB)

@@ -12,7 +12,8 @@ from support import Home, is_locked
 
 from localrun import files
 from localrun.engine import queue as queues
-from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Need, Queue, Ticket
+from localrun.engine.queue import ACTIVE, ENDING, SUBMITTING, WAITING, Queue
+from localrun.engine.scheduling.ticket import Need, Ticket, ticket_name
 from localrun.errors import SystemFailureError
 
 HOSTILE = ["home", "a 'b\" c", "new\nline", "ünï-日本", "raw\udcff"]
@@ -37,7 +38,7 @@ def ticket(queue: Queue, name: str, *, cpus: float = 1, state: str = WAITING, fo
 def test_names_sort_by_priority_and_then_by_time() -> None:
     wanted = []
     for priority in ("high", "auto", "low", "lowest"):
-        wanted += [queues.ticket_name(priority, f"{i:016x}") for i in reversed(range(3))]
+        wanted += [ticket_name(priority, f"{i:016x}") for i in reversed(range(3))]
     shuffled = random.Random(1).sample(wanted, len(wanted))
     assert sorted(shuffled) == wanted
 

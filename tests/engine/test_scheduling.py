@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling.plan import Start, plan
 from localrun.engine.scheduling.room import Room, clip, fits, free, lacking, least
+from localrun.engine.scheduling.ticket import Need, Ticket
 
 GB = 1 << 30
 MACHINE = Need(4, 16 * GB)

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from localrun import settings
-from localrun.api import submit
 from localrun.api.listing.index import Index, Place, UnusableError
 from localrun.api.listing.lists import PaginatedObjectList
 from localrun.api.listing.selection import Selection
@@ -72,7 +71,7 @@ def find(run: str | Run) -> Run:
     """
     if isinstance(run, Run):
         return Run.load(run.path) if os.path.isdir(run.path) else run.refresh()
-    folder = RunFolder(submit.folder_of(validate_name(run, "run")))
+    folder = RunFolder(settings.run_folder(validate_name(run, "run")))
     try:
         return Run.load(folder.path)
     except RunNotFoundError:

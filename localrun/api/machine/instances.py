@@ -13,7 +13,7 @@ from localrun.api.machine.gpus import GpuState, GpuView
 from localrun.api.machine.utilization import utilization
 from localrun.api.run import Run
 from localrun.engine.dispatch.capacity import capacity
-from localrun.engine.queue import Ticket
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.errors import LocalrunError
 from localrun.model.moment import Moment
 from localrun.model.status import RunStatus

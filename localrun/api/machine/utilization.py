@@ -13,9 +13,10 @@ from localrun import settings
 from localrun.engine.dispatch import dependencies
 from localrun.engine.dispatch.capacity import capacity
 from localrun.engine.dispatch.dependencies import Verdict
-from localrun.engine.queue import ACTIVE, WAITING, Dependency, Need, Queue, Ticket
+from localrun.engine.queue import ACTIVE, WAITING, Queue
 from localrun.engine.scheduling import placement, room
 from localrun.engine.scheduling.placement import GpuNeed, Slot, Use
+from localrun.engine.scheduling.ticket import Dependency, Need, Ticket
 from localrun.errors import LocalrunError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder

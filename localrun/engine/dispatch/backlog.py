@@ -11,9 +11,10 @@ import bisect
 import time
 from collections.abc import Callable, Iterator
 
-from localrun.engine.queue import WAITING, Need, Queue, Ticket
+from localrun.engine.queue import WAITING, Queue
 from localrun.engine.scheduling import room
 from localrun.engine.scheduling.placement import GpuNeed
+from localrun.engine.scheduling.ticket import Need, Ticket
 
 _AGAIN_S = 5.0
 

@@ -6,7 +6,7 @@ import functools
 import os
 
 from localrun import files
-from localrun.engine.queue import Need
+from localrun.engine.scheduling.ticket import Need
 
 
 def capacity() -> Need:

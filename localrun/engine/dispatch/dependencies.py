@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from localrun.engine.queue import Dependency
+from localrun.engine.scheduling.ticket import Dependency
 from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder

@@ -22,11 +22,12 @@ from localrun.engine.dispatch import capacity, dependencies, interrupted, servic
 from localrun.engine.dispatch.backlog import Backlog
 from localrun.engine.dispatch.dependencies import Verdict
 from localrun.engine.dispatch.roster import Roster
-from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue, Ticket
+from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue
 from localrun.engine.scheduling import plan as scheduling
 from localrun.engine.scheduling import room
 from localrun.engine.scheduling.placement import Slot
 from localrun.engine.scheduling.room import Active, Room
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.engine.supervision import conclusion
 from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.engine.supervision.supervisor import supervise

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 
 from localrun import files
-from localrun.engine.queue import SUBMITTING, Queue, Ticket
+from localrun.engine.queue import SUBMITTING, Queue
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.errors import LocalrunError, NotARunError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from localrun.engine import processes
-from localrun.engine.queue import ACTIVE, ENDING, Queue, Ticket
+from localrun.engine.queue import ACTIVE, ENDING, Queue
 from localrun.engine.scheduling.room import Active
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.engine.supervision import conclusion
 from localrun.model import record as records
 from localrun.model.record import Record

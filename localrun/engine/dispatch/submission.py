@@ -14,16 +14,8 @@ from collections.abc import Mapping
 from localrun import files, settings
 from localrun.engine.dispatch import service
 from localrun.engine.launchers import surroundings
-from localrun.engine.queue import (
-    ACTIVE,
-    SUBMITTING,
-    WAITING,
-    Queue,
-    Ticket,
-    context_key,
-    encode_context,
-    ticket_name,
-)
+from localrun.engine.queue import ACTIVE, SUBMITTING, WAITING, Queue, context_key, encode_context
+from localrun.engine.scheduling.ticket import Ticket, ticket_name
 from localrun.errors import RunExistsError, RunNotFoundError, SystemFailureError
 from localrun.model import journal
 from localrun.model import record as records

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from localrun.engine.queue import WAITING, Queue, Ticket
+from localrun.engine.queue import WAITING, Queue
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling import placement, preemption
 from localrun.engine.scheduling.placement import GpuNeed
 from localrun.engine.scheduling.room import NEVER, Active, Room, fits
+from localrun.engine.scheduling.ticket import Need, Ticket
 from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False

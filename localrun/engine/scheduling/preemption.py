@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling import placement
 from localrun.engine.scheduling.room import Active, Room, clip, lacking
+from localrun.engine.scheduling.ticket import Need, Ticket
 from localrun.tuples import NamedTuple
 
 _MOST_SETS = 50_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from localrun.engine.queue import Need, Ticket
 from localrun.engine.scheduling import placement
 from localrun.engine.scheduling.placement import Slot, Use
+from localrun.engine.scheduling.ticket import Need, Ticket
 from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False

@@ -17,7 +17,8 @@ from localrun import files
 from localrun.engine import processes
 from localrun.engine.launchers import launcher_of, lost_launcher_of, ranks, surroundings
 from localrun.engine.launchers.process import CannotStartError, NoImageError, ProcessLauncher
-from localrun.engine.queue import Queue, Ticket
+from localrun.engine.queue import Queue
+from localrun.engine.scheduling.ticket import Ticket
 from localrun.engine.supervision import conclusion, outcome, signals
 from localrun.engine.supervision.exits import Exits
 from localrun.engine.supervision.holdings import Holdings
