@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from localrun import files
 from localrun.errors import RunConfigError
 
 
@@ -24,7 +23,11 @@ def runs_dir() -> str:
 
 def run_folder(name: str, path: str | None = None) -> str:
     """Where the run of that name lies, or is to lie, unless its folder is said to be at ``path``."""
-    return f"{runs_dir()}/{name}" if path is None else files.absolute(path, "path")
+    if path is None:
+        return f"{runs_dir()}/{name}"
+    from localrun import files  # not for those who only complete a run's name
+
+    return files.absolute(path, "path")
 
 
 def idle_seconds() -> float:

@@ -110,9 +110,7 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
     from localrun.model.config import RunConfig
     from localrun.model.request import Request
 
-    def change(record: Record) -> None:
-        if records.status(record).is_terminal():
-            raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can't be updated any more")
+    def put_into(record: Record) -> None:
         config = RunConfig.from_mapping(record["config"])
         for field, value in wanted.items():
             setattr(config, field, value)
@@ -120,6 +118,12 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
         record["config"] = config.to_mapping()
         record["request"].update({field: getattr(checked, field) for field in wanted})
 
+    def change(record: Record) -> None:
+        if records.status(record).is_terminal():
+            raise IllegalTransitionError(f"run {record['name']} is {record['status']}: it can't be updated any more")
+        put_into(record)
+
+    put_into(records.read(folder))  # what is wrong with the values is said first, whatever the run is
     record = records.update(folder, change, sync=True)
     queue.reschedule(record["uid"], record["request"])
     if record["supervisor"] is not None:
