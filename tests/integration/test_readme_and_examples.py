@@ -35,12 +35,12 @@ def test_the_two_commands_set_up_what_they_run() -> None:
         assert "\n" not in command
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install --quiet --editable ")
     assert quickstart.endswith("&& .venv/bin/python examples/quickstart.py")
-    assert tests.endswith("&& .venv/bin/python -m pytest --quiet -n 2")
+    assert tests.endswith("&& .venv/bin/python -m pytest --quiet -n 3")
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
-    assert "python -m pytest --quiet -n 2" in script
+    assert "python -m pytest --quiet -n 3" in script
     for tool in ("ruff check", "mypy"):
         assert tool in script
 
