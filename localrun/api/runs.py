@@ -18,7 +18,6 @@ from localrun.api.listing import find as listing
 from localrun.api.listing.lists import ObjectList, PaginatedObjectList
 from localrun.api.listing.selection import Selection, listed
 from localrun.api.output.runlogs import follow_run_logs, get_run_logs
-from localrun.api.output.runlogs import stamped as stamped
 from localrun.api.run import Run
 from localrun.api.watching import watch_run_status
 from localrun.engine.dispatch.waiting import wait_until

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from localrun.api.output import following, logs, masking
-from localrun.api.runs import stamped
+from localrun.api.output.runlogs import stamped
 from localrun.cli.arguments import one_run, whole_number
 from localrun.cli.output import byte_stream, one_line, say
 from localrun.errors import RunConfigError

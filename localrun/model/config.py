@@ -21,7 +21,6 @@ from localrun import files
 from localrun.errors import RunConfigError
 from localrun.model import configtext
 from localrun.model.configtext import described as described
-from localrun.model.configtext import read_yaml as read_yaml
 
 
 class ComputeConfig(TypedDict, total=False):
