@@ -45,7 +45,7 @@ def create(path: Path, data: bytes, *, mode: int = 0o600) -> int:
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        _write_all(fd, data)
+        write_all(fd, data)
     except OSError:
         os.close(fd)
         raise
@@ -62,7 +62,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -
     temporary = os.path.join(folder, f".{name}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        _write_all(fd, data)
+        write_all(fd, data)
         if sync:
             os.fsync(fd)
     except OSError:
@@ -103,7 +103,8 @@ def remove(path: Path) -> bool:
     return True
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of this to a descriptor; OSError, such as for a full disk."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -124,7 +125,7 @@ class ByteLock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, 0))
-            _write_all(fd, data)
+            write_all(fd, data)
         except BaseException:
             os.close(fd)
             os.unlink(path)

@@ -30,6 +30,11 @@ def run_folder(name: str, path: str | None = None) -> str:
     return files.absolute(path, "path")
 
 
+def current_run() -> str | None:
+    """The folder of the run that this process works for: ``LOCALRUN_RUN_DIR``; None outside of runs."""
+    return os.environ.get("LOCALRUN_RUN_DIR") or None
+
+
 def idle_seconds() -> float:
     """How long the dispatcher stays after its last work, in seconds: ``LOCALRUN_IDLE_S`` or 5."""
     text = os.environ.get("LOCALRUN_IDLE_S") or "5"

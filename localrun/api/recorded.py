@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine.dispatch import submission
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 class Recorded:
     """A copy of a run's record, and the folder that it came from."""
 
-    def __init__(self, record: Record, folder: RunFolder) -> None:
-        self._record = record
-        self._folder = RunFolder(folder.path, record.get("uid") or None)
+    _record: Record
+    _folder: RunFolder
+
+    @classmethod
+    def _of(cls, record: Record, folder: RunFolder) -> Self:
+        """The handle on the run with that record, in that folder."""
+        run = cls.__new__(cls)
+        run._record = record
+        run._folder = RunFolder(folder.path, record.get("uid") or None)
+        return run
 
     # -- what it is -------------------------------------------------------------------------------------------------
 

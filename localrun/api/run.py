@@ -56,8 +56,7 @@ class Run(Recorded):
             RunNotFoundError: there is no such folder.
             NotARunError: the folder is no run folder; the message says what is missing.
         """
-        run = cls({}, RunFolder(files.absolute(path, "path")))
-        return run.refresh()
+        return cls._of({}, RunFolder(files.absolute(path, "path"))).refresh()
 
     # -- following it -----------------------------------------------------------------------------------------------
 
@@ -336,14 +335,14 @@ def broken(folder: RunFolder, error: SystemFailureError) -> Run:
     record = records.new(uid="", name=os.path.basename(folder.path), run_type="UNKNOWN")
     changed = records.iso(os.stat(folder.record).st_mtime)
     record.update(status=RunStatus.UNKNOWN.value, reason="Unreadable", message=error.message, created_at=changed)
-    return Run(record, folder)
+    return Run._of(record, folder)
 
 
 def readable(path: str) -> Run | None:
     """The run in a folder as it is now, UNKNOWN if its record can't be read; None if there is no run."""
     folder = RunFolder(path)
     try:
-        return Run(records.read(folder), folder)
+        return Run._of(records.read(folder), folder)
     except SystemFailureError as error:
         return broken(folder, error)
     except (RunNotFoundError, NotARunError, OSError):

@@ -177,7 +177,7 @@ def _submit(
     contents = dict(contents)
     if request.parameters:
         contents["parameters.yaml"] = _yaml(request.parameters)
-    return Run(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
+    return Run._of(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
 
 
 def _suffix() -> str:

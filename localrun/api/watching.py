@@ -43,7 +43,7 @@ def _changes(run: Run, timeout: float | None) -> Iterator[Run]:
     while True:
         record = run._record
         for phase in range(seen, len(record["lifecycle"])):
-            yield Run(as_of(record, phase), run._folder)
+            yield Run._of(as_of(record, phase), run._folder)
         seen = len(record["lifecycle"])
         if run.status.is_terminal():
             return

@@ -70,6 +70,21 @@ class RunFolder:
         return f"{self.path}/venv"
 
     @property
+    def artifacts(self) -> str:
+        """What a run that is at work has read and made so far; see ``model.artifacts``. Its end takes it in."""
+        return f"{self.path}/.artifacts.jsonl"
+
+    @property
+    def untrusted(self) -> str:
+        """There in the folder of a run that came from elsewhere and whose pickles nobody has said to trust."""
+        return f"{self.path}/.untrusted"
+
+    @property
+    def provenance(self) -> str:
+        """The code and the environment a run was submitted from, as JSON."""
+        return f"{self.path}/provenance.json"
+
+    @property
     def logs(self) -> str:
         """The folder with one folder of logs for each resumption."""
         return f"{self.path}/logs"

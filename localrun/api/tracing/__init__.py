@@ -1,0 +1,1 @@
+"""Traced blocks, and what the code in them, or in any run, reads and makes."""
