@@ -37,7 +37,6 @@ def absolute(path: str | os.PathLike[str], field: str) -> str:
         raise RunConfigError(f"{field}: the folder that this process is in was removed: go to another one") from None
 
 
-
 def create(path: Path, data: bytes, *, mode: int = 0o600) -> int:
     """Make a new file with this content; returns its open descriptor, which is the caller's to sync and close.
 
@@ -71,6 +70,18 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = False) -
         raise
     os.close(fd)
     os.rename(temporary, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, which is made if it isn't there. One that can't be written, on a full disk say, is lost."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
 
 
 def read(path: Path) -> bytes:

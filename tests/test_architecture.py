@@ -119,6 +119,7 @@ def test_environment_variables_are_read_in_one_place() -> None:
     allowed = {
         "localrun.engine.launchers.surroundings": {"*"},  # the submitter's, kept for the run or the dispatcher
         "localrun.engine.launchers.preparation": {"*"},  # the run's, for git and pip
+        "localrun.engine.tracing.showing": {"*"},  # for the process that shows a block's output
         "localrun.engine.gpus.probe": {"*"},  # for the process that asks the driver
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor
         "localrun.cli.terminal": {"COLUMNS", "NO_COLOR", "TERM"},
@@ -127,6 +128,7 @@ def test_environment_variables_are_read_in_one_place() -> None:
     assert uses.pop("localrun.settings") == {
         "LOCALRUN_HOME", "LOCALRUN_RUNS_DIR", "LOCALRUN_IDLE_S", "LOCALRUN_GPUS", "LOCALRUN_LEASE_DIR",
         "LD_LIBRARY_PATH", "SHELL", "TERM", "COLORTERM", "LOCALRUN_CONTAINER_ENGINE", "DOCKER_HOST", "DOCKER_CONTEXT",
+        "LOCALRUN_RUN_DIR",
         "*",  # those that it lists for the container engine's client
     }  # fmt: skip
     wrong = {name: names - allowed.get(name, set()) for name, names in uses.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
-from localrun.model.status import Reason, RunStatus
+from localrun.model.status import CONTEXT, Reason, RunStatus
 
 _OWN_FILES = {
     "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
@@ -56,7 +57,10 @@ def request_stop(
             raise
         record, kind = before, STOP  # a run that has filled the disk must be stoppable
     supervisor = record["supervisor"]
-    if supervisor is not None and not only_waiting:
+    if record["run_type"] == CONTEXT and record["ranks"] and not only_waiting:
+        process = record["ranks"][0]  # the user's own: it is interrupted as if by Ctrl-C
+        processes.signal_pid(process["pid"], process["start"], signal.SIGINT)
+    elif supervisor is not None and not only_waiting:
         processes.signal_pid(supervisor["pid"], supervisor["start"], kind)
     elif records.status(record) is RunStatus.STOPPED:
         submission.withdraw(queue, folder, record["uid"])
@@ -64,8 +68,19 @@ def request_stop(
 
 
 def restart(queue: Queue, folder: RunFolder) -> Record:
-    """Queue an ended run again, with the environment of whoever asks."""
+    """Queue an ended run again, with the environment of whoever asks.
+
+    Raises:
+        RunConfigError: it is a traced block, which is not localrun's to execute.
+    """
+    refuse_block(records.read(folder))
     return submission.resubmit(queue, folder)
+
+
+def refuse_block(record: Record) -> None:
+    """Refuse to execute a traced block; RunConfigError."""
+    if record["run_type"] == CONTEXT:
+        raise RunConfigError(f"run {record['name']} is a block of a program: it runs again when the program enters it")
 
 
 def move_to_archive(queue: Queue, folder: RunFolder) -> RunFolder:

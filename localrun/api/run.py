@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from localrun import files, settings
 from localrun.api import control
 from localrun.api.output import logs
-from localrun.api.recorded import Recorded
+from localrun.api.tracing.block import Block
 from localrun.engine.dispatch import submission
-from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, wait_until
+from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, up_to_date, wait_until
 from localrun.engine.queue import Queue
 from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -37,10 +34,11 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is the cause of an error, s
         return f"\n{self.args[0]}"
 
 
-class Run(Recorded):
-    """A run: a function call or command that is queued, at work or over, with its folder.
+class Run(Block):
+    """A run: a function call, command or traced block that is queued, at work or over, with its folder.
 
-    Get one from `create_run`, `get_run`, a function's `run`, or by folder with ``localrun.run(path=...)``.
+    Get one from `create_run`, `get_run`, a function's `run`, or by folder with ``localrun.run(path=...)``. Made by hand
+    it is a block to be entered: see `Block`.
     """
 
     _columns = (  # of a list of runs shown as a table
@@ -62,7 +60,7 @@ class Run(Recorded):
 
     def refresh(self) -> Self:
         """Read the record again, in place; a run that was archived meanwhile is found there. Returns self."""
-        self._record = self._in_folder(records.read)
+        self._record = self._in_folder(up_to_date)
         self._folder.uid = self._record["uid"]
         ensure_looked_after(self._queue, self._folder, self._record)
         return self
@@ -107,7 +105,7 @@ class Run(Recorded):
         if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
             raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
         self.wait(timeout)
-        if self._record["fn_name"] is None:
+        if self.run_type != "FUNCTION":
             return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
         error = self.exception()
         if error is not None:
@@ -163,7 +161,7 @@ class Run(Recorded):
         """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
         from localrun.model.pickles import payload
 
-        if self._record["fn_name"] is None:
+        if self.run_type != "FUNCTION":
             return {"args": [], "kwargs": {}}
         loaded: dict[str, Any] = payload.load(self._folder.inputs, None)
         return loaded
@@ -179,6 +177,9 @@ class Run(Recorded):
         return self._stream(self._folder.stderr, rank)
 
     def _stream(self, path: Any, rank: int | None) -> str:
+        from localrun.api.tracing import current
+
+        current.sync(self._folder)
         resumption = self.latest_attempt
         chosen = logs.choose_rank(self._folder, resumption, rank)
         return logs.stream(path(resumption, chosen)).decode(errors="replace")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import files, settings
-from localrun.api import feasible, newrecord
+from localrun.api import control, feasible, newrecord
 from localrun.api.run import Run
 from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
@@ -105,6 +105,7 @@ def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     """Submit a run again as a new one, with some fields of its configuration overridden."""
+    control.refuse_block(run._record)
     if run.fn_name is not None and overrides.get("command"):
         raise RunConfigError(f"command: run {run.name} is a function's: its clone takes none")
     config = run.config

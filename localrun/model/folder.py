@@ -118,6 +118,11 @@ class RunFolder:
         """When each of a rank's two logs had grown to which size: a line ``time stream size`` at each growth."""
         return f"{self.path}/logs/{resumption}/rank_{rank}.times"
 
+    @property
+    def log_source(self) -> str:
+        """Where the output of a traced block inside another goes while it is open; see ``engine.tracing.logslice``."""
+        return f"{self.path}/logs/0/rank_0.source"
+
     def commands(self, resumption: int, rank: int) -> str:
         """How each of several commands ended, and which part of the logs is whose; see ``engine.sequence``."""
         return f"{self.path}/logs/{resumption}/rank_{rank}.commands"

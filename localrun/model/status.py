@@ -104,6 +104,9 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
 }
 
 
+CONTEXT = "CONTEXT"  # the run_type of traced blocks, which nobody but their own process executes
+
+
 class Reason:
     """Why a run is in its terminal status: the documented set of ``reason`` values."""
 

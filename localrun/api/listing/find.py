@@ -19,7 +19,7 @@ from localrun.errors import RunNotFoundError, SystemFailureError
 from localrun.model import journal
 from localrun.model.folder import RunFolder
 from localrun.model.request import validate_name
-from localrun.model.status import RunStatus
+from localrun.model.status import CONTEXT, RunStatus
 
 DEFAULT_LIMIT = 100
 
@@ -43,6 +43,7 @@ def page(
             break
         if run in selection:
             chosen.append(run)
+    chosen = [run.refresh() if run.run_type == CONTEXT and run.status.is_active() else run for run in chosen]
     if any(not run.status.is_terminal() for run in chosen):
         submission.ensure_progress(Queue(settings.home()))
     chosen.sort(key=place, reverse=True)

@@ -23,6 +23,14 @@ def leave(folder: RunFolder) -> None:
     _around.set(tuple(each for each in _around.get() if each.uid != folder.uid))
 
 
+def sync(folder: RunFolder) -> None:
+    """Have in the log of a block that is open here what it has written so far; of any other run nothing is done."""
+    if str(folder.uid) in _open:
+        from localrun.engine.tracing import capture
+
+        capture.sync(folder)
+
+
 def folders() -> list[RunFolder]:
     """The folders of these runs, outermost first.
 

@@ -13,7 +13,7 @@ from localrun.model import record as records
 from localrun.model.configtext import described
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
-from localrun.model.status import RunStatus
+from localrun.model.status import CONTEXT, RunStatus
 
 # How often a waiter makes sure that somebody is at work on what it waits for.
 _PROGRESS_S = 1.0
@@ -49,7 +49,7 @@ def wait_until(
         helpless = 0
         while True:
             unwatched = {path for path in unwatched if not watch.add(path, CREATED | MODIFIED)}
-            record = records.read(folder)
+            record = up_to_date(folder)
             if done(record):
                 return record
             if meanwhile is not None:
@@ -90,10 +90,22 @@ def _is_nobody_there(queue: Queue, folder: RunFolder, record: Record) -> bool:
     return not (records.status(record).is_active() and records.is_supervised(folder)) and not queue.dispatcher_pid()
 
 
+def up_to_date(folder: RunFolder) -> Record:
+    """A run's record; that of a traced block whose process is gone is ended first."""
+    record = records.read(folder)
+    if record["run_type"] == CONTEXT and records.status(record).is_active():
+        from localrun.engine.tracing import block
+
+        return block.end_if_lost(folder, record)
+    return record
+
+
 def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool:
     """Start a dispatcher if there is work and none is alive; False if nothing will ever look after this run."""
     status = records.status(record)
     if status.is_active() and records.is_supervised(folder):
         return True
+    if record["run_type"] == CONTEXT:
+        return True  # `up_to_date` ends it
     submission.ensure_progress(queue)
     return status.is_terminal() or status is RunStatus.UNKNOWN or submission.readmit(queue, folder, record)

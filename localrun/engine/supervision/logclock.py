@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from localrun import files
 from localrun.engine.watch import MODIFIED, Watch
 
 INTERVAL_S = 0.05
@@ -55,22 +56,10 @@ class LogClock:
             if size > self._sizes[path]:
                 self._sizes[path] = size
                 times, letter = self._notes[path]
-                self._note(times, f"{time.time():.3f} {letter} {size}\n")
+                files.append_line(times, f"{time.time():.3f} {letter} {size}\n")
 
     def stop(self) -> None:
         """Take the last sample and leave the logs."""
         self.sample()
         self._watch.clear()
         self._sizes.clear()
-
-    @staticmethod
-    def _note(times: str, line: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(times, flags, 0o600)
-            try:
-                os.write(fd, line.encode())
-            finally:
-                os.close(fd)
-        except OSError:
-            pass

@@ -1,0 +1,118 @@
+"""The ``with`` statement of a run: ``with localrun.Run(name="prep") as run:``.
+
+Owns what a block can be told; what happens around its code is `traced`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from localrun.api.recorded import Recorded
+from localrun.errors import RunConfigError
+from localrun.model.status import RunStatus
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LOG_DESTINATIONS = ("file", "stream")
+
+
+class Options(NamedTuple):
+    """How a block is entered."""
+
+    overwrite: bool = False
+    dryrun: bool = False
+    trace_files: bool | Sequence[str | os.PathLike[str]] = False
+
+
+class Block(Recorded):
+    """A run that can be entered."""
+
+    _options = Options()
+    _leave: Callable[[Block, BaseException | None], None] | None = None  # while it is entered
+
+    def __init__(
+        self,
+        name: str | None = None,
+        fn_name: str | None = None,
+        cmds: list[str] | None = None,
+        log_dest: str = "file",
+        path: str | os.PathLike[str] | None = None,
+        system: Any = None,
+        data_config: Mapping[str, Any] | None = None,
+        status: RunStatus | str = RunStatus.PENDING,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        creator: str | None = None,
+        creation_stacktrace: str | None = None,
+        upstream_artifacts: list[Any] | None = None,
+        downstream_artifacts: list[Any] | None = None,
+        run_type: str = "CONTEXT",
+        error: str | None = None,
+        error_traceback: str | None = None,
+        overwrite: bool = False,
+        dryrun: bool = False,
+        *,
+        trace_files: bool | Sequence[str | os.PathLike[str]] = False,
+    ) -> None:
+        """A block of code that is to be traced as a run: enter it, ``with localrun.Run(name="prep") as run:``.
+
+        On disk it exists once entered, RUNNING; the end of the block makes it COMPLETED, or FAILED if an exception
+        leaves it, which goes on its way. Everything that the process writes meanwhile, its C code and subprocesses
+        included, is shown and is in the run's log; so two threads' blocks each hold what the process wrote while they
+        were open. `localrun.run` is the same, and also finds runs that exist.
+
+        ``name`` or ``path`` taken: a run there that has ended is archived, or with ``overwrite`` deleted.
+        ``trace_files``: record the files that the block opens; True, or the folders that count. ``dryrun``: execute
+        the block and leave nothing behind. ``log_dest`` is "file" or "stream": the output is kept and shown either way.
+        ``fn_name``, ``cmds``, ``creator``, ``creation_stacktrace`` and the artifacts are put into the record; its other
+        fields (``status``, ``error``, …) are what happens, and can't be given. Parameters follow ``runhouse.Run``.
+
+        Raises:
+            RunConfigError: the name can't be one, or a field can't be given.
+        """
+        from localrun.api.tracing import traced
+
+        _check_place(log_dest, system)
+        _refuse_what_happens(
+            status=None if status in (RunStatus.PENDING, "PENDING", "NOT_STARTED") else status,
+            start_time=start_time, end_time=end_time, error=error, error_traceback=error_traceback,
+            run_type=None if run_type == "CONTEXT" else run_type, data_config=data_config or None,
+        )  # fmt: skip
+        fields = {
+            "fn_name": fn_name, "cmds": cmds, "creator": creator, "creation_stacktrace": creation_stacktrace,
+            "upstream_artifacts": upstream_artifacts, "downstream_artifacts": downstream_artifacts,
+        }  # fmt: skip
+        given = {field: value for field, value in fields.items() if value is not None}
+        self._record, self._folder = traced.new(name, path, given)
+        self._options = Options(overwrite, dryrun, trace_files)
+
+    def __enter__(self) -> Self:
+        """Begin the block: the run is RUNNING. RunExistsError if one of its name has not ended."""
+        from localrun.api.tracing import traced
+
+        traced.enter(self)
+        self._leave = traced.leave
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the block: COMPLETED, or FAILED by an exception, which propagates."""
+        if self._leave is not None:  # else the end of the program came before that of a generator
+            self._leave(self, error)
+
+
+def _check_place(log_dest: str, system: Any) -> None:
+    if log_dest not in LOG_DESTINATIONS:
+        raise RunConfigError(f"log_dest: must be one of {', '.join(LOG_DESTINATIONS)}, not {log_dest!r}")
+    if system not in (None, "file", "here") and getattr(system, "name", None) != os.uname().nodename:
+        raise RunConfigError(f"system: a block is traced on this machine, not on {system!r}; run.to() copies it later")
+
+
+def _refuse_what_happens(**fields: Any) -> None:
+    for field, value in fields.items():
+        if value is not None:
+            raise RunConfigError(f"{field}: can't be given for a block; localrun.run(path=...) loads a run that exists")

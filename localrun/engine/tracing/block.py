@@ -1,0 +1,151 @@
+"""A traced block in its record: RUNNING from its first line, ended with its last, found out when its process is gone.
+
+The process that executes the block holds the run's lock, as a supervisor does for runs in the queue, and nobody else
+looks after it. So whoever meets an active block whose lock is free ends it in its record. What the block writes is
+`capture`'s.
+"""
+
+from __future__ import annotations
+
+import os
+
+from localrun import files
+from localrun.engine import processes
+from localrun.engine.dispatch import submission
+from localrun.engine.queue import Queue
+from localrun.engine.supervision import conclusion
+from localrun.engine.supervision.outcome import Ending
+from localrun.engine.tracing import logslice
+from localrun.errors import NotARunError, RunExistsError, RunNotFoundError
+from localrun.model import artifacts, journal
+from localrun.model import record as records
+from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
+from localrun.model.record import Record
+from localrun.model.status import CONTEXT, Reason, RunStatus
+
+_held: dict[str, files.ByteLock] = {}  # the locks of this process's blocks, by uid
+
+
+def begin(queue: Queue, record: Record, path: str, *, delete: bool) -> None:
+    """Make the folder of a block that this process enters, and its record, RUNNING.
+
+    A run there that has ended is archived, or with ``delete`` deleted, in the same step.
+
+    Raises:
+        RunExistsError: the place is taken: by a run that has not ended, or by something that is no run.
+    """
+    folder = RunFolder(path, record["uid"])
+    queue.prepare()
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with queue.lock():
+        _make_way(path, delete)
+        lock = _claim(folder)
+    try:
+        for needed in (folder.checkpoints, folder.logs, folder.resumption_logs(0)):
+            os.makedirs(needed, 0o700, exist_ok=True)
+        for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
+            records.advance(record, status)
+        pid = os.getpid()
+        record["ranks"] = [{"rank": 0, "pid": pid, "start": processes.start_time(pid)}]
+        journal.note(folder)
+        files.replace(folder.record, records.encode(record), sync=True)
+    except BaseException:
+        lock.release()
+        raise
+    _held[record["uid"]] = lock
+
+
+def end(queue: Queue, folder: RunFolder, ending: Ending) -> Record:
+    """Write how a block of this process ended. Its lock is given back in any case: else nobody could say so later."""
+    lock = _held.pop(str(folder.uid))
+    try:
+        record = _conclude(folder, ending)
+    finally:
+        lock.release()
+    if queue.exists():  # what starts after it may be waiting
+        submission.ensure_progress(queue)
+        queue.wake("")
+    return record
+
+
+def is_mine(uid: str) -> bool:
+    """True in the process that executes the block: a forked child leaves the ``with`` statement, but not the run."""
+    return uid in _held
+
+
+def end_if_lost(folder: RunFolder, record: Record) -> Record:
+    """The record of a block, ended if it is active and its process is gone."""
+    if record["run_type"] != CONTEXT or not records.status(record).is_active():
+        return record
+    try:
+        lock = files.ByteLock.try_acquire(folder.lock, SUPERVISOR_BYTE)
+    except OSError:
+        return record  # another's folder, or on a medium that can't be written: nothing to be done about it here
+    if lock is None:
+        return record
+    try:
+        record = records.read(folder)
+        if not records.status(record).is_active():
+            return record
+        logslice.take_out_rest(folder)
+        pid = record["ranks"][0]["pid"] if record["ranks"] else "?"
+        message = f"the process that executed the block (pid {pid} on {record['host']}) ended inside it"
+        return _conclude(folder, Ending(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message))
+    except OSError:
+        return record
+    finally:
+        lock.release()
+
+
+def _conclude(folder: RunFolder, ending: Ending) -> Record:
+    def change(record: Record) -> None:
+        artifacts.take_in(folder, record)
+        conclusion.conclude(record, ending)
+
+    record = records.update(folder, change, sync=True)
+    artifacts.forget(folder)
+    return record
+
+
+def _make_way(path: str, delete: bool) -> None:
+    """Move an ended run out of the way. The caller holds the queue lock."""
+    folder = RunFolder(path)
+    try:
+        there = end_if_lost(folder, records.read(folder))
+    except (RunNotFoundError, NotARunError):
+        return  # what else there may be is found when the place is claimed
+    if not records.status(there).is_terminal():
+        raise RunExistsError(
+            f"run {there['name']} is {there['status']} already: wait for it, stop it, or choose another name"
+        )
+    archived = submission.archive(path, there["uid"])
+    if delete:
+        import shutil
+
+        with journal.Change(archived):
+            shutil.rmtree(archived)
+
+
+def _claim(folder: RunFolder) -> files.ByteLock:
+    """Make the folder, or take over one whose maker was killed before it had a record; the lock says it is ours."""
+    try:
+        with journal.Change(folder.path):
+            os.mkdir(folder.path, 0o700)
+    except FileExistsError:
+        if not os.path.isfile(folder.lock) or os.path.lexists(folder.record):
+            raise RunExistsError(f"{folder.path} exists already, and is no run: choose another place") from None
+    lock = files.ByteLock.try_acquire(folder.lock, SUPERVISOR_BYTE)
+    if lock is None:
+        raise RunExistsError(f"{folder.path} is being made by another process")
+    return lock
+
+
+def _disown() -> None:
+    """A forked child has copies of the locks, which would make a lost block look alive."""
+    for lock in _held.values():
+        lock.disown()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
+

@@ -1,0 +1,142 @@
+"""The output of traced blocks: this process's standard streams go to the log of the outermost block, and are shown.
+
+The descriptors 1 and 2 themselves lead to the log files while a block is open, so that C code and subprocesses are in
+them too, and nothing is lost however the process ends. Who shows what was written where it would have gone is
+`showing`'s. Capture is per process: every open block has what was written while it was open, by whichever thread. The
+blocks inside the outermost one are slices of its log; when that one ends first, the next oldest takes over.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from localrun.engine.tracing import logslice
+from localrun.engine.tracing.logslice import Sizes
+from localrun.engine.tracing.showing import Showing
+from localrun.engine.tracing.streams import Stream, Turns, flush
+from localrun.model.folder import RunFolder
+
+_lock = threading.Lock()
+
+
+class _Capture:
+    """The blocks that are open in this process, oldest first, and where the process's streams go for them."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, tuple[RunFolder, Sizes]] = {}  # by uid; where each begins in the oldest one's log
+        self._streams: list[Stream] = []
+        self._showing: Showing | None = None
+
+    def begin(self, folder: RunFolder) -> None:
+        self._flush()
+        if not self._blocks:
+            self._blocks[str(folder.uid)] = folder, Sizes(0, 0)
+            self._streams = [Stream(1, "stdout"), Stream(2, "stderr")]
+            self._redirect(folder)
+            return
+        oldest, _ = next(iter(self._blocks.values()))
+        start = logslice.sizes(oldest)
+        logslice.note_source(folder, oldest, start)
+        self._blocks[str(folder.uid)] = folder, start
+
+    def end(self, folder: RunFolder) -> None:
+        self._flush()
+        is_oldest = next(iter(self._blocks)) == folder.uid
+        _, start = self._blocks.pop(str(folder.uid))
+        if not is_oldest:
+            oldest, _ = next(iter(self._blocks.values()))
+            logslice.take_out(folder, oldest, start, logslice.sizes(oldest))
+            logslice.forget_source(folder)
+            return
+        if self._blocks:
+            self._hand_on(folder)
+        else:
+            self._restore()
+
+    def sync(self, folder: RunFolder) -> None:
+        if str(folder.uid) not in self._blocks:
+            return
+        self._flush()
+        oldest, _ = next(iter(self._blocks.values()))
+        _, start = self._blocks[str(folder.uid)]
+        if oldest.uid != folder.uid:
+            logslice.take_out(folder, oldest, start, logslice.sizes(oldest))
+
+    def _flush(self) -> None:
+        """Have in the log, or where it goes without one, what was written so far."""
+        flush()
+        for stream in self._streams:
+            stream.finish_lines()
+
+    def _redirect(self, folder: RunFolder) -> None:
+        """Lead the streams to the end of this block's log, and show them from there on."""
+        out, err = self._streams
+        turns = Turns(folder.log_times(0, 0))
+        out.lead_into(folder.stdout(0, 0), turns)
+        err.lead_into(folder.stderr(0, 0), turns)
+        self._showing = Showing(folder, out, err)
+
+    def _hand_on(self, ended: RunFolder) -> None:
+        """Make the next oldest block's log the one that the streams lead into."""
+        oldest, start = next(iter(self._blocks.values()))
+        self._stop_showing()
+        out, err = self._streams
+        with out.lock, err.lock:
+            until = logslice.sizes(ended)
+            out.show(until.out)
+            err.show(until.err)
+            logslice.take_out(oldest, ended, start, until)
+            self._redirect(oldest)
+            logslice.take_late(oldest, ended, until)
+        logslice.forget_source(oldest)
+        for uid, (folder, position) in self._blocks.items():
+            moved = Sizes(position.out - start.out, position.err - start.err)
+            self._blocks[uid] = folder, moved
+            if folder is not oldest:
+                logslice.note_source(folder, oldest, moved)
+
+    def _restore(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.restore()
+        try:
+            self._stop_showing()
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def _stop_showing(self) -> None:
+        showing, self._showing = self._showing, None
+        if showing is not None:
+            showing.stop()
+
+
+_capture = _Capture()
+
+
+def begin(folder: RunFolder) -> None:
+    """Write what this process writes from now on into this block's log, too; ``folder`` knows its uid."""
+    with _lock:
+        _capture.begin(folder)
+
+
+def end(folder: RunFolder) -> None:
+    """Complete this block's log. With the last one the streams are the process's own again."""
+    with _lock:
+        _capture.end(folder)
+
+
+def sync(folder: RunFolder) -> None:
+    """Bring the log of a block that is open in this process up to date, for whoever reads it from inside."""
+    with _lock:
+        _capture.sync(folder)
+
+
+def _begin_anew() -> None:
+    """A forked child writes to the same log, and leaves its parent's blocks alone."""
+    global _lock, _capture
+    _lock, _capture = threading.Lock(), _Capture()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

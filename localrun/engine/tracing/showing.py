@@ -1,0 +1,161 @@
+"""Showing what traced blocks write, where it would have gone; and noting the times of their logs.
+
+A process of its own does it, which reads the logs' files: it shows a crash's last words too, and nothing waits for it
+but the end of the block. Where Python's streams are objects of this process (a notebook's, pytest's), a thread does it.
+
+Whoever shows holds the lock on the file of the times, and reads the logs by the same open files as everybody else: if
+the process isn't up yet when the block ends, or was killed, the block's own process goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+
+from localrun import files
+from localrun.engine import processes
+from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.tracing.streams import Stream, pass_on
+from localrun.engine.watch import Watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from localrun.model.folder import RunFolder
+
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from localrun.engine.tracing.showing import main; main()"
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+_OUT_LOG, _ERR_LOG = 3, 4  # in the process that shows; it has the real standard output and error as 1 and 2
+# Keys pressed and terminals closed are the block's affair; whoever shows goes on until that has ended.
+_NOT_OURS = (
+    signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU, signal.SIGPIPE,
+)  # fmt: skip
+
+
+class Showing:
+    """Shows the streams that lead into this block's log, until it is stopped."""
+
+    def __init__(self, folder: RunFolder, out: Stream, err: Stream) -> None:
+        self._streams = out, err
+        self._logs = folder.stdout(0, 0), folder.stderr(0, 0), folder.log_times(0, 0)
+        ended, self._end = os.pipe2(os.O_CLOEXEC)
+        self._process: int | None = None
+        self._thread: threading.Thread | None = None
+        if out.is_plain and err.is_plain and sys.executable:
+            self._process = self._start_process(ended)
+            self._started = None if self._process is None else processes.start_time(self._process)
+            os.close(ended)
+        else:
+            self._thread = threading.Thread(target=self._show_until, args=(ended,), daemon=True)
+            self._thread.name = "localrun-showing"
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Show the rest; then nobody shows these streams any more."""
+        try:
+            if self._thread is not None:
+                os.write(self._end, b".")
+                self._thread.join()
+            else:
+                self._stop_process()
+        finally:
+            os.close(self._end)
+
+    def _start_process(self, ended: int) -> int | None:
+        out, err = self._streams
+        low = [(ended, 0), (out.shown, _OUT_LOG), (err.shown, _ERR_LOG)]
+        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
+        for stream in self._streams:  # here they lead into the logs
+            if stream.original is None:
+                actions.append((os.POSIX_SPAWN_OPEN, stream.fd, os.devnull, os.O_WRONLY, 0))
+            else:
+                actions.append((os.POSIX_SPAWN_DUP2, stream.original, stream.fd))
+        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *self._logs]
+        environment = dict(os.environ)
+        try:
+            return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigmask=_NOT_OURS)
+        except OSError:
+            return None  # no processes left: it is shown at the end
+
+    def _stop_process(self) -> None:
+        os.write(self._end, b".")
+        lock = files.ByteLock.try_acquire(self._logs[2])
+        if lock is None:
+            lock = files.ByteLock.acquire(self._logs[2])  # it is at work, and comes to the end
+        elif self._process is not None and self._started is not None:
+            processes.signal_pid(self._process, self._started, signal.SIGKILL)  # it isn't up yet
+        with lock:
+            self._show_rest()
+        if self._process is not None:
+            try:
+                os.waitpid(self._process, 0)
+            except ChildProcessError:
+                pass  # the user's code waits for any child
+
+    def _show_rest(self) -> None:
+        for stream in self._streams:
+            stream.show()
+        with Watch.borrow() as watch:
+            LogClock(watch).add(*self._logs)
+
+    def _show_until(self, ended: int) -> None:
+        def show() -> None:
+            for stream in self._streams:
+                stream.show()
+
+        _follow(self._logs, show, ended)
+        os.close(ended)
+
+
+def _follow(logs: tuple[str, str, str], show: Callable[[], None], ended: int) -> None:
+    """Note the growth of the logs and show it, until there is something to read from ``ended``."""
+    with Watch.borrow() as watch:
+        clock = LogClock(watch)
+        clock.add(*logs)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        is_over = False
+        while not is_over:
+            show()
+            # A chatty block is looked at no more often than this; the first line after a pause is shown at once.
+            is_over = bool(poll.poll(max(clock.due(_now()), 0) * 1000)) or _wait(poll, ended, clock.fd)
+            clock.sample()
+        show()
+        clock.stop()
+
+
+def _now() -> float:
+    import time
+
+    return time.monotonic()
+
+
+def _wait(poll: select.poll, ended: int, news: int | None) -> bool:
+    """Wait until a log grew or the end has come; True for the end."""
+    if news is None:
+        return False
+    poll.register(news, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll()}
+    poll.unregister(news)
+    return ended in ready
+
+
+def main() -> None:
+    """Show the logs that are open as 3 and 4 on 1 and 2, until something comes, or nothing can come, from 0."""
+    os.closerange(_ERR_LOG + 1, os.sysconf("SC_OPEN_MAX"))
+    logs = (sys.argv[2], sys.argv[3], sys.argv[4])
+    lock = files.ByteLock.try_acquire(logs[2])
+    if lock is None:
+        return  # too late: the block has ended
+
+    def show() -> None:
+        pass_on(_OUT_LOG, 1)
+        pass_on(_ERR_LOG, 2)
+
+    _follow(logs, show, 0)
+    os._exit(0)
