@@ -67,7 +67,7 @@ class _Capture:
         """Have in the log, or where it goes without one, what was written so far."""
         flush()
         for stream in self._streams:
-            stream.finish_lines()
+            stream.python.finish_lines()
 
     def _redirect(self, folder: RunFolder) -> None:
         """Lead the streams to the end of this block's log, and show them from there on."""

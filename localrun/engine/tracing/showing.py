@@ -46,7 +46,7 @@ class Showing:
         ended, self._end = os.pipe2(os.O_CLOEXEC)
         self._process: int | None = None
         self._thread: threading.Thread | None = None
-        if out.is_plain and err.is_plain and sys.executable:
+        if out.python.is_plain and err.python.is_plain and sys.executable:
             self._process = self._start_process(ended)
             self._started = None if self._process is None else processes.start_time(self._process)
             os.close(ended)
@@ -68,7 +68,7 @@ class Showing:
 
     def _start_process(self, ended: int) -> int | None:
         out, err = self._streams
-        low = [(ended, 0), (out.shown, _OUT_LOG), (err.shown, _ERR_LOG)]
+        low = [(ended, 0), (out.unshown, _OUT_LOG), (err.unshown, _ERR_LOG)]
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
         for stream in self._streams:  # here they lead into the logs
             if stream.original is None:

@@ -1,9 +1,6 @@
-"""One of this process's standard streams: its descriptor and Python's object for it, led into a log and back again.
+"""One of this process's standard streams, led into a log and back again: the descriptor, and C's buffer.
 
-Python's ``sys.stdout`` usually writes to descriptor 1, and all there is to do is to flush it after each write, so that
-it stays in order with what C code and subprocesses write. In a notebook, under pytest or behind ``redirect_stdout`` it
-is another object that writes elsewhere: then what it is given is written to the log first, and to that object after
-everything that the log holds before it was shown.
+Python's object for it is `pystream`'s.
 """
 
 from __future__ import annotations
@@ -15,12 +12,8 @@ import sys
 import threading
 import time
 
+from localrun.engine.tracing import pystream
 from localrun.files import append_line, write_all
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FULLY_BUFFERED, _LINE_BUFFERED = 0, 1
@@ -63,50 +56,44 @@ class Stream:
     def __init__(self, fd: int, name: str) -> None:
         self.fd = fd
         self.letter = name[3]
-        self._turns: Turns | None = None
-        self._unfinished: dict[int, str] = {}  # by thread
-        self._passes_on: bool | None = None
         self.lock = threading.RLock()
         self.original = _duplicate(fd)
-        self._python = getattr(sys, name)
-        self.is_plain = self._python is None or _fileno(self._python) == fd
-        self._log = self._shown = -1
-        self._pid = os.getpid()
-        self._libc_name, self._libc_mode = name, _set_line_buffered(name)
-        self._write_before = self._patch()
+        self._log = self.unshown = -1
+        self._turns: Turns | None = None
+        self._name, self._c_mode = name, _set_line_buffered(name)
+        self.python = pystream.make(getattr(sys, name), fd, self)
 
     def lead_into(self, path: str, turns: Turns) -> None:
-        """Write to the end of that file from now on; what it has already was shown."""
-        self._turns = turns
+        """Write to the end of that file from now on; what it has already was shown.
+
+        ``unshown`` is a descriptor that reads the file from where it was not shown yet.
+        """
         flags = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with self.lock:
             self._close()
+            self._turns = turns
             log = _moved_up(os.open(path, os.O_WRONLY | flags, 0o600))
             os.dup2(log, self.fd)
             os.close(log)
             # One of our own: its position is the end of what was last written through it.
             self._log = _moved_up(os.open(path, os.O_WRONLY | flags, 0o600))
-            self._shown = _moved_up(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-            os.lseek(self._shown, 0, os.SEEK_END)
-
-    @property
-    def shown(self) -> int:
-        """A descriptor that reads the log, from where it was not shown yet."""
-        return self._shown
+            self.unshown = _moved_up(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            os.lseek(self.unshown, 0, os.SEEK_END)
 
     def show(self, up_to: int | None = None) -> None:
         """Write what was not shown, up to that position, to where it would have gone."""
         with self.lock:
-            pass_on(self._shown, self.original, up_to)
+            if self.unshown >= 0:
+                pass_on(self.unshown, self.original, up_to)
 
     def restore(self) -> None:
         """Make the stream what it was. What is not shown yet can still be."""
-        self._unpatch()
+        self.python.give_back()
         if self.original is None:
             os.close(self.fd)
         else:
             os.dup2(self.original, self.fd)
-        _set_buffered(self._libc_name, self._libc_mode)
+        _set_buffered(self._name, self._c_mode)
 
     def close(self) -> None:
         """Give everything back; after `restore`."""
@@ -116,93 +103,35 @@ class Stream:
                 os.close(self.original)
 
     def _close(self) -> None:
-        for fd in (self._log, self._shown):
+        for fd in (self._log, self.unshown):
             if fd >= 0:
                 os.close(fd)
-        self._log = self._shown = -1
+        self._log = self.unshown = -1
 
-    # -- Python's object ----------------------------------------------------------------------------------------------
+    # -- for Python's object ------------------------------------------------------------------------------------------
 
-    def _patch(self) -> Callable[[str], Any] | None:
-        """Take over ``write`` of the object, not its place: loggers hold it, too."""
-        if self._python is None:
-            return None
-        before: Callable[[str], Any] | None = getattr(self._python, "write", None)
-        self._ours = self._write_and_flush if self.is_plain else self._write_and_log
-        try:
-            self._python.write = self._ours
-        except AttributeError:
-            return None  # an object of C's without attributes of its own
-        return before
-
-    def _unpatch(self) -> None:
-        if self._write_before is None or vars(self._python).get("write") != self._ours:
-            return  # somebody put theirs over ours, which then only passes on
-        del self._python.write
-        if self._python.write != self._write_before:
-            self._python.write = self._write_before  # it was somebody's patch already
-
-    def _write_and_flush(self, text: str) -> Any:
-        """As on a terminal: whole lines go out at once, and threads don't tear each other's apart."""
-        assert self._write_before is not None and self._turns is not None
-        self._turns.take(self)
-        written = self._write_before(text)
-        if "\n" in text or "\r" in text:
-            self._python.flush()
-        return written
-
-    def _write_and_log(self, text: str) -> Any:
-        """The log gets whole lines, the object every piece."""
-        assert self._write_before is not None and self._turns is not None
-        if os.getpid() != self._pid:  # forked: what the parent finds in the log, it shows
-            write_all(self.fd, _encoded(text))
-            return len(text)
-        with self.lock:
+    def take_turn(self) -> None:
+        """Python is about to write to this stream, and not to the other."""
+        if self._turns is not None and self._log >= 0:
             self._turns.take(self)
-            self.show()
-            if self._passes_on is None and text:
-                return self._find_out(text)
-            written = self._write_before(text)
-            if not self._passes_on:
-                self._take_lines(text)
-            return written
 
-    def _find_out(self, text: str) -> Any:
-        """Whether the object, one that writes to several places, say, passes on to our descriptor what it is given."""
-        assert self._write_before is not None
-        before = os.fstat(self.fd).st_size
-        written = self._write_before(text)
-        self._python.flush()
-        self._passes_on = _encoded(text) in os.pread(self._shown, _CHUNK + len(text) * 4, before)
-        if not self._passes_on:
-            self._take_lines(text)
-        return written
-
-    def _take_lines(self, text: str) -> None:
-        thread = threading.get_ident()
-        lines, end, rest = (self._unfinished.pop(thread, "") + text).rpartition("\n")
-        if rest:
-            self._unfinished[thread] = rest
-        self._log_and_skip(lines + end)
-
-    def finish_lines(self) -> None:
-        """Write to the log what has no line end yet."""
+    def add_shown(self, data: bytes) -> None:
+        """Write to the log what is shown by other means; first what the log holds before it is shown."""
         with self.lock:
-            self._log_and_skip("".join(self._unfinished.values()))
-            self._unfinished.clear()
+            if data and self._log >= 0:
+                write_all(self._log, data)
+                end = os.lseek(self._log, 0, os.SEEK_CUR)
+                self.show(end - len(data))
+                os.lseek(self.unshown, end, os.SEEK_SET)
 
-    def _log_and_skip(self, text: str) -> None:
-        """Write to the log what is shown by other means, and show what the log holds before it."""
-        if text and self._log >= 0:
-            data = _encoded(text)
-            write_all(self._log, data)
-            end = os.lseek(self._log, 0, os.SEEK_CUR)
-            self.show(end - len(data))
-            os.lseek(self._shown, end, os.SEEK_SET)
+    def since(self, position: int | None = None) -> tuple[int, bytes]:
+        """How long the log is, and what it has from a position on."""
+        length = os.fstat(self._log).st_size if self._log >= 0 else 0
+        return length, b"" if position is None else os.pread(self.unshown, length - position, position)
 
-
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")
+    def add_forked(self, data: bytes) -> None:
+        """Write to the log in a child process, whose parent shows it."""
+        write_all(self.fd, data)
 
 
 def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
@@ -217,14 +146,6 @@ def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
                 data = data[os.write(target, data) :]
         except OSError:
             pass  # nobody reads it any more: the log has it
-
-
-def _fileno(stream: Any) -> int | None:
-    try:
-        fd: int = stream.fileno()
-        return fd
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _duplicate(fd: int) -> int | None:
