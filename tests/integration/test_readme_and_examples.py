@@ -135,3 +135,11 @@ def test_command_example(home: Home) -> None:
     assert "epochs: 5" in ended.stdout
     assert ended.stdout.endswith("epoch 1\nepoch 2\nepoch 3\n")
     assert (home.runs / "count-words" / "checkpoints" / "last-epoch").read_text() == "3\n"
+
+
+def test_traced_example(home: Home) -> None:
+    shown = run_python((REPOSITORY / "examples" / "traced.py").read_text()).stdout.splitlines()
+    assert shown[:2] == ["mean of the squares: 28.5", "and a subprocess"]
+    assert shown[2] == f"prep: COMPLETED, 2 lines in {home.runs / 'prep'}"
+    assert shown[3] == "broken: ValueError: no such column"
+    assert home.status("broken") == "FAILED"
