@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,7 +82,20 @@ class Recorded:
 
         return RunConfig.from_mapping(self._record.get("config") or {})
 
-    submitted_config = run_config = config
+    submitted_config = config
+
+    @property
+    def run_config(self) -> dict[str, Any]:
+        """What ``config.json`` said when this handle last looked, a copy. Named after Runhouse's."""
+        copied: dict[str, Any] = copy.deepcopy(self._record)
+        return copied
+
+    @property
+    def config_for_rns(self) -> dict[str, Any]:
+        """What identifies the run to others: its name, uid, type, machine and folder. Named after Runhouse's."""
+        return {
+            "name": self.name, "uid": self.run_uid, "run_type": self.run_type, "system": self.host, "path": self.path,
+        }  # fmt: skip
 
     # -- when -------------------------------------------------------------------------------------------------------
 

@@ -153,8 +153,14 @@ class TestProperties:
         assert run.created_at <= run.start_time <= run.end_time
         assert (run.creator, run.host) == (record["creator"], record["host"]) == (run.created_by, os.uname().nodename)
         assert run.last_resumption_id == "run-1"
-        assert run.run_config.to_mapping() == run.config.to_mapping() == run.submitted_config.to_mapping()
-        assert run.run_config.command == "[ $RESUMPTION_INDEX = 1 ]"
+        assert run.config.to_mapping() == run.submitted_config.to_mapping()
+        assert run.config.command == "[ $RESUMPTION_INDEX = 1 ]"
+        assert run.run_config == record
+        run.run_config["status"] = "mine"
+        assert run.status.value == "COMPLETED"
+        assert run.config_for_rns == {
+            "name": "run", "uid": record["uid"], "run_type": "COMMAND", "system": record["host"], "path": run.path,
+        }  # fmt: skip
         blocker = submit("blocker", "sleep 1000", cpus=CPUS)
         waiting = submit("waiting", "true", cpus=CPUS)
         assert (waiting.start_time, waiting.end_time, waiting.last_resumption_id) == (None, None, "waiting-0")
