@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import TYPE_CHECKING, Any, Self
 
@@ -87,6 +86,8 @@ class Recorded:
     @property
     def run_config(self) -> dict[str, Any]:
         """What ``config.json`` said when this handle last looked, a copy. Named after Runhouse's."""
+        import copy
+
         copied: dict[str, Any] = copy.deepcopy(self._record)
         return copied
 
