@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
+
+try:
+    import _pickle as pickle  # what `pickle` gives its names to, after it has loaded `re`: as long as a small call
+except ImportError:
+    import pickle  # type: ignore[no-redef]
 
 from localrun.errors import PayloadError, ResultUnavailableError
 from localrun.tuples import NamedTuple
