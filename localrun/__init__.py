@@ -5,8 +5,6 @@ Names are loaded when first used: importing the package costs next to nothing.
 
 from __future__ import annotations
 
-import importlib
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from typing import Any
@@ -159,7 +157,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'localrun' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -91,7 +91,7 @@ def test_a_worker_that_does_nothing_imports_little(home: object) -> None:
         print(*loaded(run_name="run"))
     """
     loaded = set(run_python(code).stdout.split())
-    assert loaded & {"psutil", "filelock", "fsspec", "rich", "yaml", "argparse", "numpy"} == set()
+    assert loaded & {"psutil", "filelock", "fsspec", "rich", "yaml", "argparse", "numpy", "cloudpickle"} == set()
 
 
 def environment_uses(path: Path) -> set[str]:

@@ -26,8 +26,9 @@ from typing import Any, Protocol
 from cloudpickle import cloudpickle
 
 from localrun.model.identity.codeid import is_user_module
-from localrun.model.pickles.arrival import exception_without_init, find_class, is_users
+from localrun.model.pickles.arrival import exception_without_init, is_users
 from localrun.model.pickles.carried import PARENT
+from localrun.model.pickles.classes import find_class
 
 Reduced = tuple[Any, ...]
 

@@ -10,7 +10,12 @@ import sys
 import types
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from os.path import dirname
-from typing import Any, NamedTuple, NoReturn
+
+from localrun.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 PARENT = "__localrun_parent__"
 _WHOLE = "__localrun_whole__"

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+
+try:
+    import _pickle as pickle  # what `pickle` gives its names to, after it has loaded `re`: as long as a small call
+except ImportError:
+    import pickle  # type: ignore[no-redef]
 
 from localrun.errors import PayloadError, ResultUnavailableError
+from localrun.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
+    from typing import Any, BinaryIO, TypeVar
 
-W = TypeVar("W", bound="_Writer | io.BytesIO")
+    from localrun.model.pickles.arrival import Arrival
+
+    W = TypeVar("W", bound="_Writer | io.BytesIO")
 
 Path = str | os.PathLike[str]
 
@@ -124,22 +132,21 @@ def verify(path: Path, stored: Stored) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Hands the making of classes and modules to ``arrival``."""
+    """Hands the making of functions, classes and modules to ``arrival``."""
 
     def __init__(self, file: BinaryIO, as_submitted: bool) -> None:
         super().__init__(file)
         self._as_submitted = as_submitted
-        self._arrival: Any = None
+        self._arrival: Arrival | None = None
 
     def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
         if module not in _OURS:
-            return found
+            return super().find_class(module, name)
         if self._arrival is None:
             from localrun.model.pickles.arrival import Arrival
 
             self._arrival = Arrival(self._as_submitted)
-        return self._arrival.replace(found)
+        return self._arrival.find(name) or super().find_class(module, name)
 
 
 class _PlainPickler(pickle.Pickler):

@@ -214,6 +214,44 @@ def test_nothing_is_imported_or_executed_by_submitting(project: Project) -> None
     project.submit("import sys\ndef f():\n    import late, decimal\n", inputs="'late' in sys.modules")
 
 
+def test_functions_of_every_kind_arrive_as_they_were_and_without_cloudpickle(project: Project) -> None:
+    """Importing that would take a worker longer than to start, and nearly half of its memory."""
+    source = """
+        import os.path, sys
+        def outer(a):
+            def inner(b, /, c=2, *, d: int = 3) -> int:
+                "What it does."
+                return a, b, c, d
+            def factorial(n): return n * factorial(n - 1) if n else 1
+            def count():
+                nonlocal a
+                a += 1
+                return a
+            def too_early(): return late
+            if not a: late = 1
+            return inner, factorial, count, too_early
+        inner, factorial, count, too_early = outer(1)
+        inner.mark = "m"
+        own = {"__name__": "__main__"}
+        exec("BASE = 5\\ndef made(): return BASE + len('ab')", own)
+        made = own["made"]
+        async def waits(): return os.path.join("a", "b")
+        async def f():
+            seen = [inner(1), inner(1, 5, d=7), inner.mark, inner.__doc__, inner.__annotations__, inner.__qualname__]
+            seen += [factorial(5), count(), count(), made(), await waits()]
+            try:
+                too_early()
+            except NameError as error:
+                seen.append(str(error).partition(" ")[0])
+            return seen, f.__globals__ is vars(sys.modules["__main__"]), "cloudpickle" in sys.modules
+    """
+    seen, shares_globals, loads_cloudpickle = project.run(source)
+    assert seen[:4] == [(1, 1, 2, 3), (1, 1, 5, 7), "m", "What it does."]
+    assert seen[4:] == [{"d": int, "return": int}, "outer.<locals>.inner", 120, 2, 3, 7, "a/b", "cannot"]
+    assert shares_globals
+    assert not loads_cloudpickle
+
+
 def test_functions_of_a_module_share_its_globals(project: Project) -> None:
     project.write("state.py", "COUNT = 10\ndef bump():\n    global COUNT\n    COUNT += 1\ndef count(): return COUNT")
     source = """
