@@ -378,6 +378,40 @@ if importlib.util.find_spec("torch") is not None:  # not among the libraries tha
     ]
 
 
+if importlib.util.find_spec("pandas") is not None:
+    import pandas as pd
+
+    TABLE = pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6], "c": [0.5, None, 1.0]})
+    PIECEWISE = pd.DataFrame({"a": [1, 2, 3]})
+    PIECEWISE["b"], PIECEWISE["c"] = [4, 5, 6], [0.5, None, 1.0]
+    DAYS = pd.date_range("2024", periods=3, tz="UTC")
+    EQUAL += [
+        (TABLE, TABLE.copy()),
+        (TABLE, PIECEWISE),
+        (TABLE.iloc[1:], TABLE.iloc[1:].copy()),
+        (TABLE[TABLE.a > 1], TABLE.iloc[1:]),
+        (TABLE["a"], PIECEWISE["a"]),
+        (pd.Series(DAYS), pd.Series(DAYS)),
+        (pd.Series([1, None], dtype="Int64"), pd.Series([1, None], dtype="Int64")),
+        (pd.Categorical(["a", "b"]), pd.Categorical(["a", "b"])),
+        (pd.MultiIndex.from_tuples([(1, "a")]), pd.MultiIndex.from_tuples([(1, "a")])),
+        (pd.Timestamp("2024", tz="UTC"), pd.Timestamp("2024", tz="UTC")),
+    ]
+    DIFFERENT += [
+        (TABLE, TABLE.assign(a=[1, 2, 4])),
+        (TABLE, TABLE.astype({"a": "int32"})),
+        (TABLE, TABLE.rename(columns={"a": "z"})),
+        (TABLE, TABLE[["b", "a", "c"]]),
+        (TABLE, TABLE.set_index([[1, 2, 3]])),
+        (TABLE, TABLE.to_numpy()),
+        (TABLE["a"], TABLE["a"].rename("b")),
+        (TABLE["a"], TABLE["a"].to_numpy()),
+        (pd.Series(DAYS), pd.Series(DAYS.tz_convert("Etc/GMT+1"))),
+        (pd.Categorical(["a", "b"]), pd.Categorical(["a", "b"], ordered=True)),
+        (pd.NaT, pd.NA),
+    ]
+
+
 def identified(pairs: list[tuple[Any, Any]]) -> list[Any]:
     return [pytest.param(*pair, id=f"{i}-{type(pair[0]).__name__}") for i, pair in enumerate(pairs)]
 
@@ -627,7 +661,7 @@ def test_purposes_do_not_mix() -> None:
 # -- other processes --------------------------------------------------------------------------------------------------
 
 VALUES = """
-import collections, dataclasses, datetime, decimal, enum, functools, pathlib, sys, uuid
+import collections, dataclasses, datetime, decimal, enum, functools, importlib.util, pathlib, sys, uuid
 import numpy as np
 from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
 
@@ -664,6 +698,13 @@ values = [words, frozenset(words), dict.fromkeys(words), {w: {w, "x"} for w in w
     np.zeros(2, [("a", "i1"), ("b", "f8", (2,))]), datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
     decimal.Decimal("1.5"), uuid.UUID(int=7), pathlib.Path("a/b"), functools.partial(work, words), work, Config,
     Config().tags.union, {1: words}.keys(), sys, len, np.exp, np.random.rand, np.random.default_rng(3), object()]
+if importlib.util.find_spec("pandas"):
+    import pandas
+    table = pandas.DataFrame({"word": sorted(words), "n": range(50)})
+    values += [table, table["n"], table.set_index("word"), pandas.Timestamp("2024"), pandas.Categorical(sorted(words))]
+if importlib.util.find_spec("torch"):
+    import torch
+    values += [torch.arange(6.0).reshape(2, 3).T, {"w": torch.nn.Parameter(torch.ones(3))}, torch.float16]
 for value in values:
     print(value_fingerprint(value))
 print(code_fingerprint(work))
