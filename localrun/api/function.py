@@ -68,7 +68,7 @@ class Function(Generic[P, R]):
         once, one run is made.
         """
         run, made = self._get_or_run(args, kwargs, run_name)
-        value: R = run.result() if run.status.is_terminal() and not made else _attend(run)
+        value: R = run._outcome() if run.status.is_terminal() and not made else _attend(run)
         return value
 
     def get_or_run(self, *args: Any, run_name: str | None = None, **kwargs: Any) -> Run:

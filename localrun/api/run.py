@@ -17,7 +17,14 @@ from localrun.api.tracing.block import Block
 from localrun.engine.dispatch import submission
 from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, up_to_date, wait_until
 from localrun.engine.queue import Queue
-from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunStoppedError, SystemFailureError
+from localrun.errors import (
+    NotARunError,
+    ResultUnavailableError,
+    RunFailedError,
+    RunNotFoundError,
+    RunStoppedError,
+    SystemFailureError,
+)
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
@@ -88,12 +95,16 @@ class Run(Block):
         )
         return self
 
-    def result(self, timeout: float | None = None, rank: int | None = None) -> Any:
+    def result(self, timeout: float | None = None, rank: int | None = None, *, mmap: bool = False) -> Any:
         """Wait for the end, and return what came of the run.
 
         A function's return value (with ``nproc_per_node`` the list of its ranks', or with ``rank`` that one's),
         or its own exception raised with the run's traceback as its cause; a command's stdout if it completed, its
         stderr if not.
+
+        Large NumPy arrays (from 256 KiB on) are read into memory of their own, and are writable. With ``mmap`` they
+        stay in the run's folder and are read-only: nothing is read before it is looked at. The result file must then
+        stay as it is; moving and deleting the run does no harm.
 
         Raises:
             RunFailedError: it failed and its exception can't be raised here.
@@ -104,19 +115,24 @@ class Run(Block):
         """
         if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
             raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
-        self.wait(timeout)
+        return self.wait(timeout)._outcome(rank, mmap)
+
+    def _outcome(self, rank: int | None = None, mmap: bool = False) -> Any:
+        """What came of the run, which has ended."""
         if self.run_type != "FUNCTION":
             return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
-        error = self.exception()
+        error = self._error()
         if error is not None:
             raise error
         if self.nproc_per_node is None or rank is not None:
-            return self._load_result(rank)
-        return [self._load_result(each) for each in range(self.nproc_per_node)]
+            return self._load_result(rank, mmap)
+        return [self._load_result(each, mmap) for each in range(self.nproc_per_node)]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the exception with which the run ended; None if it completed."""
-        self.wait(timeout)
+        return self.wait(timeout)._error()
+
+    def _error(self) -> BaseException | None:
         if self.status is RunStatus.COMPLETED:
             return None
         if self.status is RunStatus.STOPPED:
@@ -124,13 +140,13 @@ class Run(Block):
         return self._own_exception() or RunFailedError(self._failure())
 
     def _own_exception(self) -> BaseException | None:
-        from localrun.model.pickles import payload
+        from localrun.model.pickles import ledger, payload
 
-        path = self._folder.exception(self.failed_rank if self.nproc_per_node else None)
+        path, stored = ledger.exception(self._folder, self._record)
         if self._record.get("error") is None or not os.path.exists(path):
             return None
         try:
-            error = payload.load(path, None)
+            error = payload.load(path, stored)
         except Exception:  # noqa: BLE001 - whatever keeps it from being unpickled here: its text is in the record
             return None
         if not isinstance(error, Exception):  # SystemExit and its like would end the caller instead of telling it
@@ -149,22 +165,45 @@ class Run(Block):
         where = self._folder.resumption_logs(self.resumption_count)
         return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
 
-    def _load_result(self, rank: int | None) -> Any:
-        from localrun.model.pickles import payload
+    def _load_result(self, rank: int | None, mmap: bool) -> Any:
+        from localrun.model.pickles import ledger, payload
 
-        stored, path = self._record["result"], self._folder.result()
-        if self.nproc_per_node is not None:
-            stored, path = stored[rank], self._folder.result(rank)
-        return payload.load(path, payload.Stored(stored["size"], stored["sha256"]))
+        def load() -> Any:
+            return payload.load(*ledger.result(self._folder, self._record, rank), mapped=mmap)
+
+        seen = self._folder.path, self._record["result"]
+        try:
+            return load()
+        except ResultUnavailableError:
+            self.refresh()
+            if seen == (self._folder.path, self._record["result"]) or self.status is not RunStatus.COMPLETED:
+                raise
+            return load()  # it made way for another run at this moment
 
     def inputs(self) -> dict[str, Any]:
         """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
-        from localrun.model.pickles import payload
+        from localrun.model.pickles import ledger, payload
 
         if self.run_type != "FUNCTION":
             return {"args": [], "kwargs": {}}
-        loaded: dict[str, Any] = payload.load(self._folder.inputs, None)
+        loaded: dict[str, Any] = payload.load(*ledger.inputs(self._folder, self._record))
         return loaded
+
+    def verify(self) -> Self:
+        """Read all that is stored of the run and compare it with the record: what it was given and what it returned.
+
+        That is the function, its inputs, the parameters, and the result (every rank's) or the exception, each whole,
+        by size and SHA-256. Logs, checkpoints and files of the user's own have no digests. Returns self.
+
+        Raises:
+            ResultUnavailableError: a file, which it names, is missing, cut short or altered.
+        """
+        from localrun.model.pickles import ledger, payload
+
+        self.refresh()
+        for path, stored in ledger.entries(self._folder, self._record):
+            payload.verify(path, stored)
+        return self
 
     # -- its output -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
+from localrun.model.pickles.payload import Stored
 
 if TYPE_CHECKING:
     from localrun.model.config import RunConfig
@@ -178,6 +179,7 @@ def _submit(
     contents = dict(contents)
     if request.parameters:
         contents["parameters.yaml"] = _yaml(request.parameters)
+    record["given"] = {name: Stored.of(data).to_record() for name, data in contents.items()}
     return Run._of(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
 
 

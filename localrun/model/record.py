@@ -54,8 +54,8 @@ def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
         "failed_rank": None, "created_at": at, "updated_at": at, "start_time": None, "end_time": None,
         "fn_name": None, "cmds": None, "creator": None, "creation_stacktrace": None, "host": None, "python": None,
         "cwd": None, "error": None, "error_traceback": None, "upstream_artifacts": [], "downstream_artifacts": [],
-        "config": {}, "request": {}, "fingerprints": None, "result": None, "gpus": [], "port": None, "supervisor": None,
-        "ranks": [],
+        "config": {}, "request": {}, "fingerprints": None, "given": {}, "exception": None, "result": None,
+        "gpus": [], "port": None, "supervisor": None, "ranks": [],
         "stop_requested": None, "preempt_requested": None, "dependencies": [],
         "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
         "submission": {},
@@ -100,8 +100,8 @@ def advance(
     if current is RunStatus.TERMINATING:
         record["resumptions"][-1].update(ended_at=at)
     if to is RunStatus.PENDING:
-        for field in ("exit_code", "signal", "failed_rank", "end_time", "error", "error_traceback", "stop_requested",
-                      "preempt_requested"):
+        for field in ("exit_code", "signal", "failed_rank", "end_time", "error", "error_traceback", "exception",
+                      "stop_requested", "preempt_requested"):
             record[field] = None
         record["result"], record["first_resumption"] = None, len(record["resumptions"])
     if to.is_terminal():

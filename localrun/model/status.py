@@ -46,8 +46,10 @@ class RunStatus(Enum):
         """The status of that name in any case or in camelCase, older names included; UNKNOWN for anything else."""
         if isinstance(run_status, cls):
             return run_status
-        letters = "".join(c for c in str(run_status) if c.isalnum()).upper()
-        return _BY_NAME.get(letters, cls.UNKNOWN)
+        text = str(run_status)
+        if text in _BY_NAME:  # as records have it
+            return _BY_NAME[text]
+        return _BY_NAME.get("".join(c for c in text if c.isalnum()).upper(), cls.UNKNOWN)
 
     def __str__(self) -> str:
         return self.value

@@ -35,7 +35,8 @@ def conclude(record: Record, ending: Ending) -> bool:
             records.add_event(record, kind, f"attempt {attempt['index']} ended {ending.reason}: {ending.message}")
             records.advance(record, RunStatus.QUEUED, message=f"to be {verb} after: {ending.message}")
             return True
-    record.update(facts, error=ending.error, error_traceback=ending.traceback, result=ending.result)
+    record.update(facts, error=ending.error, error_traceback=ending.traceback)
+    record.update(exception=ending.exception, result=ending.result)
     records.advance(record, ending.status, reason=ending.reason, message=ending.message)
     return False
 

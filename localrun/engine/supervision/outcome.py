@@ -26,7 +26,10 @@ _KILL_HINT = "; if nobody did that by hand, the kernel may have been short of me
 
 
 class Ending(NamedTuple):
-    """What the final record says. ``error`` and ``traceback`` are those of a function that raised."""
+    """What the final record says. ``error``, ``traceback`` and ``exception`` are those of a function that raised.
+
+    ``exception`` and ``result`` are what was stored of them: size and digest.
+    """
 
     status: RunStatus
     reason: str
@@ -36,6 +39,7 @@ class Ending(NamedTuple):
     failed_rank: int | None = None
     error: str | None = None
     traceback: str | None = None
+    exception: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | Sequence[Any] | None = None
 
 
@@ -132,6 +136,7 @@ def function_ended(wait_status: int, outcome: Mapping[str, Any] | None, rank: in
         failed_rank=rank,
         error=outcome["error"],
         traceback=outcome["traceback"],
+        exception=outcome.get("exception"),
     )
 
 

@@ -11,7 +11,7 @@ every path (`_of_cycle`), so that a copy of a cycle equals the cycle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeGuard
@@ -100,10 +100,10 @@ class _Digester:
 
     def part(self, value: Any, mode: int) -> Part:
         """The part of a value. Raises: Unfit."""
-        found = self._find(value, mode)
+        self._open = []
+        found = self._find(value, mode) or self._begin(value, mode)
         if found is not None:
             return found
-        self._open = [self._begin(value, mode)]
         while True:
             node = self._open[-1]
             if len(node.parts) < len(node.shape.children):
@@ -121,31 +121,34 @@ class _Digester:
             return leaf(value)
         return _code_part(value) if type(value) is CodeType else self._parts[mode].get(id(value))
 
-    def _begin(self, value: Any, mode: int) -> _Node:
+    def _begin(self, value: Any, mode: int) -> Part | None:
+        """The part of a value that has only leaves below it; None if it has more, and is open now."""
         try:
             shape = shape_of(value, mode)
         except Unfit:
             if mode != CODE:
                 raise
             shape = opaque(value)
-        node = self._parts[mode][id(value)] = _Node(value, mode, shape)
         self._alive.append(value)
-        types = set(map(type, shape.children))
-        if len(types) == 1 and (leaf := LEAVES.get(types.pop())) is not None:
-            node.parts.extend(map(leaf, shape.children))  # a long list of numbers
-        return node
+        parts = _leading_leaves(shape.children)
+        if len(parts) == len(shape.children):
+            found = self._parts[mode][id(value)] = _combine(shape, parts)
+            return found
+        node = self._parts[mode][id(value)] = _Node(value, mode, shape)
+        node.parts.extend(parts)
+        self._open.append(node)
+        return None
 
     def _go_on(self, node: _Node) -> None:
         child = node.shape.children[len(node.parts)]
         mode = node.mode if node.shape.mode is None else node.shape.mode
-        found = self._find(child, mode)
-        if found is not None:
-            node.parts.append(found)
-            return
         try:
-            self._open.append(self._begin(child, mode))
+            found = self._find(child, mode) or self._begin(child, mode)
         except Unfit as error:
             self._retreat(error)
+            return
+        if found is not None:
+            node.parts.append(found)
 
     def _retreat(self, error: Unfit) -> None:
         """Give up the object that code reaches and of which this is a part: it counts as a whole. Else raise."""
@@ -166,6 +169,21 @@ class _Digester:
             return node
         found = self._parts[node.mode][id(node.value)] = _combine(node.shape, digests)
         return found
+
+
+def _leading_leaves(values: Sequence[Any]) -> list[bytes]:
+    """The parts of the values before the first that is no leaf."""
+    types = set(map(type, values))
+    if len(types) == 1:
+        leaf = LEAVES.get(types.pop())
+        return [] if leaf is None else [*map(leaf, values)]  # a long list of numbers
+    parts: list[bytes] = []
+    for value in values:
+        leaf = LEAVES.get(type(value))
+        if leaf is None:
+            break
+        parts.append(leaf(value))
+    return parts
 
 
 def _code_part(code: CodeType) -> bytes:

@@ -41,7 +41,7 @@ _OF_THE_CLASS = frozenset({"__slots__", "__slotnames__"})
 
 
 class Writable(Protocol):
-    """What a pickler writes to."""
+    """What a pickler writes to. It may also have ``keeps_in_pickle``, which is asked for each buffer of an array."""
 
     def write(self, data: Any, /) -> object:
         """Take the next bytes: any object that has a buffer."""
@@ -71,7 +71,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     )
 
     def __init__(self, file: Writable) -> None:
-        super().__init__(file, protocol=5)
+        super().__init__(file, protocol=5, buffer_callback=getattr(file, "keeps_in_pickle", None))
         self._stand_ins: dict[tuple[Any, int], tuple[StandIn, object]] = {}
         self._user_modules: dict[object, types.ModuleType | None] = {}
 

@@ -1,13 +1,19 @@
 """The pickles of a run: written whole or not at all, with size and digest, and never loaded when those don't match.
 
-Owns the files and their integrity. How code gets into a pickle is ``travel``'s, and how out of it ``arrival``'s; both,
-and cloudpickle, are imported when a pickle needs them: a worker's start-up waits for this module.
+Owns the files and their integrity. A file is a pickle and, behind it, the memory of the large arrays in it, out of band
+as pickle protocol 5 has it, each from a page's start on: they can be read straight to where they are to be, or mapped.
+All is one file, so that one rename puts it there and one digest is that of everything; where the arrays lie in it is
+kept with the digest.
+
+How code gets into a pickle is ``travel``'s, and how out of it ``arrival``'s; how arrays are read is ``apart``'s. All
+three, and cloudpickle, are imported when a pickle needs them: a worker's start-up waits for this module.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 
 try:
     import _pickle as pickle  # what `pickle` gives its names to, after it has loaded `re`: as long as a small call
@@ -20,7 +26,7 @@ from localrun.tuples import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, BinaryIO, TypeVar
 
     from localrun.model.pickles.arrival import Arrival
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str]
 
 VERIFIED_AT_LOAD = 16 << 20
+SET_APART = 256 << 10  # below that, it would gain nothing
+_PAGE = 4096
 _HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
 # Modules whose classes and functions go by reference without asking whose they are, and without cloudpickle.
 _PLAIN = frozenset({"_codecs", "builtins", "collections", "copyreg", "datetime", "numpy", "pathlib"})
@@ -37,10 +45,24 @@ _OURS = frozenset({"cloudpickle.cloudpickle", "localrun.model.pickles.carried"})
 
 
 class Stored(NamedTuple):
-    """What a pickle was when it was written: its size in bytes and its SHA-256 in hex."""
+    """What a file was when it was written: its size in bytes, its SHA-256 in hex, and where in it large arrays lie.
+
+    ``apart`` holds an offset and a length in bytes for each of them, in the order in which the pickle asks for them.
+    """
 
     size: int
     sha256: str
+    apart: Sequence[Sequence[int]] = ()
+
+    @classmethod
+    def of(cls, data: bytes) -> Stored:
+        """What a file with this content is."""
+        return cls(len(data), _sha256(data))
+
+    def to_record(self) -> dict[str, Any]:
+        """The fields as a record has them; ``Stored(**fields)`` is what they mean."""
+        apart = {"apart": [*map(list, self.apart)]} if self.apart else {}
+        return {"size": self.size, "sha256": self.sha256, **apart}
 
 
 def store(value: object, path: Path) -> Stored:
@@ -57,6 +79,7 @@ def store(value: object, path: Path) -> Stored:
     try:
         try:
             writer = _pickle_into(lambda: _Writer(fd), value)
+            writer.write_apart()
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -66,7 +89,7 @@ def store(value: object, path: Path) -> Stored:
         except OSError:
             pass  # its folder is gone: the first error says more
         raise
-    return Stored(writer.size, writer.hexdigest())
+    return Stored(writer.size, writer.hexdigest(), tuple(writer.apart))
 
 
 def dumps(value: object) -> bytes:
@@ -92,11 +115,12 @@ def loads(data: bytes) -> Any:
         raise _cannot_load("the pickle", error) from error
 
 
-def load(path: Path, stored: Stored | None) -> Any:
+def load(path: Path, stored: Stored | None, *, mapped: bool = False) -> Any:
     """The value in a file, checked against what was stored: its size, and up to 16 MiB its digest.
 
     Classes that this process already has, by module and name, are used as they are, so that ``isinstance`` and
-    ``except`` hold. Large arrays are read straight into their memory, and are writable.
+    ``except`` hold. Large arrays are read straight into their memory, and are writable; ``mapped``, they stay in the
+    file, and are read-only.
 
     Raises: ResultUnavailableError if the file is missing, cut short or altered; PayloadError if the right bytes can't
     be unpickled here.
@@ -104,19 +128,21 @@ def load(path: Path, stored: Stored | None) -> Any:
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         _check_size(path, size, stored)
-        source: BinaryIO = file
+        source: BinaryIO
         if size <= VERIFIED_AT_LOAD:
             data = file.read()
             _check_digest(path, data, stored)
             source = io.BytesIO(data)
+        else:
+            source = io.BufferedReader(file)
         try:
-            return _Unpickler(source, as_submitted=False).load()
+            return _Unpickler(source, as_submitted=False, buffers=_buffers(file, stored, mapped)).load()
         except Exception as error:
             if stored is not None and size > VERIFIED_AT_LOAD:
                 verify(path, stored)
             if stored is None and isinstance(error, EOFError | pickle.UnpicklingError):
                 raise _unavailable(path, "is cut short or altered") from error
-            if isinstance(error, MemoryError | OSError):
+            if isinstance(error, MemoryError | OSError | ResultUnavailableError):
                 raise
             raise _cannot_load(os.fspath(path), error) from error
 
@@ -131,11 +157,19 @@ def verify(path: Path, stored: Stored) -> None:
             raise _unavailable(path, "has been altered")
 
 
+def _buffers(file: BinaryIO, stored: Stored | None, mapped: bool) -> Iterator[memoryview] | None:
+    if stored is None or not stored.apart:
+        return None
+    from localrun.model.pickles import apart
+
+    return apart.mapped(file, stored.apart) if mapped else apart.read(file, stored.apart)
+
+
 class _Unpickler(pickle.Unpickler):
     """Hands the making of functions, classes and modules to ``arrival``."""
 
-    def __init__(self, file: BinaryIO, as_submitted: bool) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, as_submitted: bool, buffers: Iterator[memoryview] | None = None) -> None:
+        super().__init__(file, buffers=buffers)
         self._as_submitted = as_submitted
         self._arrival: Arrival | None = None
 
@@ -164,7 +198,7 @@ def _pickle_into(start: Callable[[], W], value: object) -> W:
     """Pickle a value into the new, or emptied, file that ``start`` gives; give that file back."""
     file = start()
     try:
-        _PlainPickler(file, protocol=5).dump(value)
+        _PlainPickler(file, protocol=5, buffer_callback=getattr(file, "keeps_in_pickle", None)).dump(value)
         return file
     except (OSError, MemoryError):
         raise
@@ -180,6 +214,8 @@ class _Writer:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.size = 0
+        self.apart: list[tuple[int, int]] = []
+        self._waiting: list[memoryview] = []
         self._small: list[bytes] = []
         self._digest: Any = None
         os.lseek(fd, 0, os.SEEK_SET)
@@ -199,6 +235,24 @@ class _Writer:
         finally:
             if hashing is not None:
                 hashing.join()
+
+    def keeps_in_pickle(self, buffer: pickle.PickleBuffer) -> bool:
+        """What a pickler asks for each buffer; one that is large is noted, to be written behind the pickle."""
+        try:
+            memory = buffer.raw()
+        except BufferError:  # in pieces: the pickler will say so
+            return True
+        if memory.nbytes < SET_APART:
+            return True
+        self._waiting.append(memory)
+        return False
+
+    def write_apart(self) -> None:
+        """Write what was noted, each from a page's start on: what maps the file finds it aligned."""
+        for memory in self._waiting:
+            self.write(bytes(-self.size % _PAGE))
+            self.apart.append((self.size, memory.nbytes))
+            self.write(memory)
 
     def hexdigest(self) -> str:
         """The SHA-256 of all that was written."""
@@ -239,18 +293,18 @@ def _sha256(data: bytes) -> str:
 def _small_sha256(data: bytes) -> str:
     """A digest by the interpreter's own code: ``hashlib`` loads OpenSSL first, which takes longer than a small call."""
     try:
-        from _sha2 import sha256  # Python 3.12 and later
-    except ImportError:
-        try:
+        if sys.version_info >= (3, 12):
+            from _sha2 import sha256
+        else:
             from _sha256 import sha256
-        except ImportError:
-            from hashlib import sha256
+    except ImportError:
+        from hashlib import sha256
     return str(sha256(data).hexdigest())
 
 
-def _open(path: Path) -> io.BufferedReader:
+def _open(path: Path) -> io.FileIO:
     try:
-        return open(path, "rb")
+        return open(path, "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _unavailable(path, "is missing") from error
 
