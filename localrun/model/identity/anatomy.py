@@ -74,9 +74,10 @@ def _function(fn: FunctionType, mode: int) -> Shape:
         name = f"{fn.__globals__.get('__name__')}.{fn.__code__.co_qualname}" if made else full_name(fn)
         return Shape(b"name:" + name.encode(), (*closure, *codeid.wrapped(fn)) if made else (), mode=CODE)
     imported = [codeid.imported_module(name) for name in codeid.imports_of(fn)]
-    more = (tuple(codeid.wrapped(fn)), [each for each in imported if each])
-    own = (fn.__code__, fn.__defaults__, fn.__kwdefaults__, closure)
-    return Shape(b"function", (*own, codeid.used_globals(fn), *more), mode=CODE)
+    own = (fn.__code__, fn.__defaults__, fn.__kwdefaults__)
+    reached = (closure, codeid.used_globals(fn), tuple(codeid.wrapped(fn)), [each for each in imported if each])
+    # Most functions reach little, and nothing is told sooner than what an empty tuple holds.
+    return Shape(b"function", (*own, *(each or None for each in reached)), mode=CODE)
 
 
 def _code(code: CodeType, mode: int) -> Shape:
@@ -128,7 +129,8 @@ def _enum(member: Any, mode: int) -> Shape:
 def _path(path: Any, mode: int) -> Shape:
     if codeid.is_user_code(type(path)):
         return _object(path, mode)
-    return Shape(b"path:" + full_name(type(path)).encode(), (str(path),))
+    name = full_name(type(path)).replace("pathlib._local.", "pathlib.")  # where Python 3.13 keeps them
+    return Shape(b"path:" + name.encode(), (str(path),))
 
 
 def _array(array: Any, mode: int) -> Shape:
@@ -149,6 +151,14 @@ def _tensor(tensor: Any, mode: int) -> Shape:
         return _object(tensor, mode)
     about = (str(tensor.dtype), tuple(tensor.shape), tensor.device.type, tensor.requires_grad)
     return Shape(b"tensor:" + full_name(type(tensor)).encode(), (*about, content, vars(tensor)))
+
+
+def _frame(frame: Any, mode: int) -> Shape:
+    """A table of pandas by its columns: how they lie together in memory depends on how it was made."""
+    if type(frame) is not _loaded("pandas", "DataFrame"):
+        return _object(frame, mode)
+    columns = [column.array for _, column in frame.items()]
+    return Shape(b"frame", (frame.columns, frame.index, columns, frame.attrs, frame.flags.allows_duplicate_labels))
 
 
 def _dtype(dtype: Any, mode: int) -> Shape:
@@ -190,6 +200,7 @@ def _find(cls: type) -> Shaper:
         (_loaded("numpy", "generic"), lambda value, mode: Shape(b"numpy scalar", (arrays.of_scalar(value),))),
         (_loaded("numpy", "dtype"), _dtype),
         (_loaded("torch", "Tensor"), _tensor),
+        (_loaded("pandas", "DataFrame"), _frame),
     ]
     return next((shaper for base, shaper in bases if issubclass(cls, base)), _object)
 

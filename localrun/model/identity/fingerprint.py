@@ -116,10 +116,8 @@ class _Digester:
 
     def _find(self, value: Any, mode: int) -> Part | None:
         """The part of a leaf or of a value that was met before."""
-        leaf = LEAVES.get(type(value))
-        if leaf is not None:
-            return leaf(value)
-        return _code_part(value) if type(value) is CodeType else self._parts[mode].get(id(value))
+        leaf = _LEAVES.get(type(value))
+        return self._parts[mode].get(id(value)) if leaf is None else leaf(value)
 
     def _begin(self, value: Any, mode: int) -> Part | None:
         """The part of a value that has only leaves below it; None if it has more, and is open now."""
@@ -175,11 +173,11 @@ def _leading_leaves(values: Sequence[Any]) -> list[bytes]:
     """The parts of the values before the first that is no leaf."""
     types = set(map(type, values))
     if len(types) == 1:
-        leaf = LEAVES.get(types.pop())
+        leaf = _LEAVES.get(types.pop())
         return [] if leaf is None else [*map(leaf, values)]  # a long list of numbers
     parts: list[bytes] = []
     for value in values:
-        leaf = LEAVES.get(type(value))
+        leaf = _LEAVES.get(type(value))
         if leaf is None:
             break
         parts.append(leaf(value))
@@ -195,6 +193,8 @@ def _code_part(code: CodeType) -> bytes:
         found = _code_parts[code] = _combine(shape, [part for part in parts if isinstance(part, bytes)])
     return found
 
+
+_LEAVES = {**LEAVES, CodeType: _code_part}
 
 _LENGTHS = [bytes((length,)) for length in range(256)]
 

@@ -378,6 +378,40 @@ if importlib.util.find_spec("torch") is not None:  # not among the libraries tha
     ]
 
 
+if importlib.util.find_spec("pandas") is not None:
+    import pandas as pd
+
+    TABLE = pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6], "c": [0.5, None, 1.0]})
+    PIECEWISE = pd.DataFrame({"a": [1, 2, 3]})
+    PIECEWISE["b"], PIECEWISE["c"] = [4, 5, 6], [0.5, None, 1.0]
+    DAYS = pd.date_range("2024", periods=3, tz="UTC")
+    EQUAL += [
+        (TABLE, TABLE.copy()),
+        (TABLE, PIECEWISE),
+        (TABLE.iloc[1:], TABLE.iloc[1:].copy()),
+        (TABLE[TABLE.a > 1], TABLE.iloc[1:]),
+        (TABLE["a"], PIECEWISE["a"]),
+        (pd.Series(DAYS), pd.Series(DAYS)),
+        (pd.Series([1, None], dtype="Int64"), pd.Series([1, None], dtype="Int64")),
+        (pd.Categorical(["a", "b"]), pd.Categorical(["a", "b"])),
+        (pd.MultiIndex.from_tuples([(1, "a")]), pd.MultiIndex.from_tuples([(1, "a")])),
+        (pd.Timestamp("2024", tz="UTC"), pd.Timestamp("2024", tz="UTC")),
+    ]
+    DIFFERENT += [
+        (TABLE, TABLE.assign(a=[1, 2, 4])),
+        (TABLE, TABLE.astype({"a": "int32"})),
+        (TABLE, TABLE.rename(columns={"a": "z"})),
+        (TABLE, TABLE[["b", "a", "c"]]),
+        (TABLE, TABLE.set_index([[1, 2, 3]])),
+        (TABLE, TABLE.to_numpy()),
+        (TABLE["a"], TABLE["a"].rename("b")),
+        (TABLE["a"], TABLE["a"].to_numpy()),
+        (pd.Series(DAYS), pd.Series(DAYS.tz_convert("Etc/GMT+1"))),
+        (pd.Categorical(["a", "b"]), pd.Categorical(["a", "b"], ordered=True)),
+        (pd.NaT, pd.NA),
+    ]
+
+
 def identified(pairs: list[tuple[Any, Any]]) -> list[Any]:
     return [pytest.param(*pair, id=f"{i}-{type(pair[0]).__name__}") for i, pair in enumerate(pairs)]
 
