@@ -1,6 +1,6 @@
 """One value of each kind whose fingerprint must not change, by name.
 
-They are kept as digests in ``test_pinned``: `VALUES` are the same in every Python, `CODE` in those of one minor version.
+Their digests are in ``test_pinned``: those of `VALUES` are the same in every Python, of `CODE` in one minor version.
 """
 
 from __future__ import annotations

@@ -661,7 +661,7 @@ def test_purposes_do_not_mix() -> None:
 # -- other processes --------------------------------------------------------------------------------------------------
 
 VALUES = """
-import collections, dataclasses, datetime, decimal, enum, functools, pathlib, sys, uuid
+import collections, dataclasses, datetime, decimal, enum, functools, importlib.util, pathlib, sys, uuid
 import numpy as np
 from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint, value_fingerprint
 
@@ -698,6 +698,13 @@ values = [words, frozenset(words), dict.fromkeys(words), {w: {w, "x"} for w in w
     np.zeros(2, [("a", "i1"), ("b", "f8", (2,))]), datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
     decimal.Decimal("1.5"), uuid.UUID(int=7), pathlib.Path("a/b"), functools.partial(work, words), work, Config,
     Config().tags.union, {1: words}.keys(), sys, len, np.exp, np.random.rand, np.random.default_rng(3), object()]
+if importlib.util.find_spec("pandas"):
+    import pandas
+    table = pandas.DataFrame({"word": sorted(words), "n": range(50)})
+    values += [table, table["n"], table.set_index("word"), pandas.Timestamp("2024"), pandas.Categorical(sorted(words))]
+if importlib.util.find_spec("torch"):
+    import torch
+    values += [torch.arange(6.0).reshape(2, 3).T, {"w": torch.nn.Parameter(torch.ones(3))}, torch.float16]
 for value in values:
     print(value_fingerprint(value))
 print(code_fingerprint(work))
