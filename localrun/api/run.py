@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from localrun import files, settings
 from localrun.api import control
@@ -21,6 +21,9 @@ from localrun.errors import NotARunError, RunFailedError, RunNotFoundError, RunS
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
+
+if TYPE_CHECKING:
+    from localrun.api.moving.places import Place
 
 T = TypeVar("T")
 
@@ -46,15 +49,21 @@ class Run(Block):
         "gpus", "gpu_type", "cpus", "priority", "resumption_count", "exit_code",
     )  # fmt: skip
 
+    is_remote = False
+    _trusted = False
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The run whose folder is at ``path``. Creates nothing.
+    def load(cls, path: str | os.PathLike[str], *, trust: bool = False) -> Self:
+        """The run whose folder is at ``path``. Creates nothing. ``trust``: it may be executed, whoever wrote it.
 
         Raises:
             RunNotFoundError: there is no such folder.
             NotARunError: the folder is no run folder; the message says what is missing.
         """
-        return cls._of({}, RunFolder(files.absolute(path, "path"))).refresh()
+        run = cls._of({}, RunFolder(files.absolute(path, "path")))
+        if trust:
+            run._trusted = True
+        return run.refresh()
 
     # -- following it -----------------------------------------------------------------------------------------------
 
@@ -88,17 +97,18 @@ class Run(Block):
         )
         return self
 
-    def result(self, timeout: float | None = None, rank: int | None = None) -> Any:
+    def result(self, timeout: float | None = None, rank: int | None = None, *, trust: bool = False) -> Any:
         """Wait for the end, and return what came of the run.
 
         A function's return value (with ``nproc_per_node`` the list of its ranks', or with ``rank`` that one's),
         or its own exception raised with the run's traceback as its cause; a command's stdout if it completed, its
-        stderr if not.
+        stderr if not. ``trust``: a result that others can have written is loaded, too, which executes what it says.
 
         Raises:
             RunFailedError: it failed and its exception can't be raised here.
             RunStoppedError: it was stopped.
             ResultUnavailableError: the result file is missing, cut short or altered.
+            UntrustedRunError: others can have written it, and nobody said that they are trusted.
             RunTimeoutError: it has not ended after ``timeout`` seconds.
             ValueError: there is no such rank.
         """
@@ -107,30 +117,33 @@ class Run(Block):
         self.wait(timeout)
         if self.run_type != "FUNCTION":
             return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
-        error = self.exception()
+        error = self._ending(trust)
         if error is not None:
             raise error
         if self.nproc_per_node is None or rank is not None:
-            return self._load_result(rank)
-        return [self._load_result(each) for each in range(self.nproc_per_node)]
+            return self._load_result(rank, trust)
+        return [self._load_result(each, trust) for each in range(self.nproc_per_node)]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the exception with which the run ended; None if it completed."""
         self.wait(timeout)
+        return self._ending()
+
+    def _ending(self, trust: bool = False) -> BaseException | None:
         if self.status is RunStatus.COMPLETED:
             return None
         if self.status is RunStatus.STOPPED:
             return RunStoppedError(f"run {self.name} was stopped: {self.message}")
-        return self._own_exception() or RunFailedError(self._failure())
+        return self._own_exception(trust) or RunFailedError(self._failure())
 
-    def _own_exception(self) -> BaseException | None:
+    def _own_exception(self, trust: bool) -> BaseException | None:
         from localrun.model.pickles import payload
 
         path = self._folder.exception(self.failed_rank if self.nproc_per_node else None)
         if self._record.get("error") is None or not os.path.exists(path):
             return None
         try:
-            error = payload.load(path, None)
+            error = payload.load(path, None, trusted=trust or self._trusted)
         except Exception:  # noqa: BLE001 - whatever keeps it from being unpickled here: its text is in the record
             return None
         if not isinstance(error, Exception):  # SystemExit and its like would end the caller instead of telling it
@@ -146,24 +159,26 @@ class Run(Block):
         written, mask = logs.text(self._folder, self.resumption_count, rank), masking.current()
         log = (written if mask is None else mask.data(written)).decode(errors="replace").splitlines()
         tail = "".join(f"\n    {line}" for line in log[-_LOG_LINES_IN_ERRORS:])
-        where = self._folder.resumption_logs(self.resumption_count)
+        where = RunFolder(self.path).resumption_logs(self.resumption_count)
         return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
 
-    def _load_result(self, rank: int | None) -> Any:
+    def _load_result(self, rank: int | None, trust: bool) -> Any:
         from localrun.model.pickles import payload
 
         stored, path = self._record["result"], self._folder.result()
         if self.nproc_per_node is not None:
             stored, path = stored[rank], self._folder.result(rank)
-        return payload.load(path, payload.Stored(stored["size"], stored["sha256"]))
+        return payload.load(path, payload.Stored(stored["size"], stored["sha256"]), trusted=trust or self._trusted)
 
-    def inputs(self) -> dict[str, Any]:
-        """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
+    def inputs(self, *, trust: bool = False) -> dict[str, Any]:
+        """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty. ``trust`` as in
+        `result`.
+        """
         from localrun.model.pickles import payload
 
         if self.run_type != "FUNCTION":
             return {"args": [], "kwargs": {}}
-        loaded: dict[str, Any] = payload.load(self._folder.inputs, None)
+        loaded: dict[str, Any] = payload.load(self._folder.inputs, None, trusted=trust or self._trusted)
         return loaded
 
     # -- its output -------------------------------------------------------------------------------------------------
@@ -235,7 +250,9 @@ class Run(Block):
 
         Raises:
             IllegalTransitionError: it has not ended.
+            UntrustedRunError: others can have written what it executes.
         """
+        self._refuse_untrusted()
         self._record = self._in_folder(lambda folder: control.restart(self._queue, folder))
         return self
 
@@ -268,6 +285,7 @@ class Run(Block):
         """
         from localrun.api import submit
 
+        self._refuse_untrusted()
         overrides |= {
             "image": image, "cluster": cluster, "instance": instance, "nodes": nodes, "gpu_type": gpu_type,
             "gpus": gpus, "priority": priority, "preemptible": preemptible, "max_retries": max_retries,
@@ -314,15 +332,62 @@ class Run(Block):
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
         self._in_folder(lambda folder: control.write(folder, data, path))
 
+    # -- moving it --------------------------------------------------------------------------------------------------
+
+    def to(
+        self,
+        system: str,
+        path: str | os.PathLike[str] | None = None,
+        data_config: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Run:
+        """Copy the run, which has ended in whatever way; returns the copy, a Run that reads from where it is.
+
+        ``system`` is "here" or the name of a file system of fsspec's (s3, gs, azure, sftp, ssh, memory, …), ``path``
+        the copy's own folder there, or its URL; without one it is in the runs folder: here that of this user, over
+        SFTP ``.localrun/runs`` below the login's folder. A bucket has none. ``data_config`` goes to the file system,
+        and into no record. A run that is there already is an error, or with ``overwrite`` goes to the archive beside
+        it. Locks, pipes, sockets, temporary files, an environment with installed packages and links that lead out of
+        the folder stay behind. What is copied is checked against the record's digests and read back. The copy is
+        trusted as far as this run is.
+
+        Raises:
+            RunExistsError: something is there. IllegalTransitionError: the run has not ended.
+            ResultUnavailableError: what is to be copied is cut short or altered.
+            SystemFailureError: the place can't be reached or written. In every case nothing there looks complete.
+        """
+        from localrun.api.moving import copy
+
+        return copy.copy(self, system, path, data_config, overwrite=overwrite)
+
+    def _place(self) -> Place:
+        from localrun.api.moving.local import LocalPlace
+
+        return LocalPlace(self._folder.path)
+
+    @property
+    def is_trusted(self) -> bool:
+        """True if nobody else can have written the run, or somebody said that it may be executed all the same."""
+        from localrun.model import trust
+
+        return self._trusted or trust.refusal(self._folder) is None
+
+    def _refuse_untrusted(self) -> None:
+        from localrun.model import trust
+
+        if not self._trusted:
+            trust.check_run(self._folder)
+
     # -- as an object -----------------------------------------------------------------------------------------------
 
     @property
     def _queue(self) -> Queue:
-        """The queue the run is in: that of the home folder it was submitted under."""
-        return Queue(self._record.get("home") or settings.home())
+        """The queue the run is in: that of the home folder it was submitted under, unless that is somebody else's."""
+        queue = Queue(self._record.get("home") or settings.home())
+        return queue if queue.is_ours() else Queue(settings.home())
 
     def __repr__(self) -> str:
-        return f"<Run {self.name!r} {self._record['status']} {self._folder.path!r}>"
+        return f"<Run {self.name!r} {self._record['status']} {self.path!r}>"
 
     def __eq__(self, other: object) -> bool:
         return self.run_uid == other.run_uid if isinstance(other, Run) else NotImplemented
