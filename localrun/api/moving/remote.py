@@ -219,7 +219,7 @@ def connect(protocol: str, options: Mapping[str, Any]) -> Any:
     except TypeError as error:
         raise RunConfigError(f"data_config: {protocol} doesn't take it: {error}") from None
     if protocol in WITH_RENAME:
-        fs.ftp.get_channel().settimeout(_PATIENCE_S)
+        fs.ftp.get_channel().settimeout(options["timeout"])
     return fs
 
 

@@ -16,7 +16,13 @@ from localrun.engine.dispatch import service
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import ACTIVE, SUBMITTING, WAITING, Queue, context_key, encode_context
 from localrun.engine.scheduling.ticket import Ticket, ticket_name
-from localrun.errors import IllegalTransitionError, RunExistsError, RunNotFoundError, SystemFailureError
+from localrun.errors import (
+    IllegalTransitionError,
+    LocalrunError,
+    RunExistsError,
+    RunNotFoundError,
+    SystemFailureError,
+)
 from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -160,6 +166,14 @@ def archive(path: str, uid: str) -> str:
     return target
 
 
+def _has_ended(ticket: Ticket) -> bool:
+    """True if a ticket's run is over, and the ticket about to go."""
+    try:
+        return records.status(records.read(RunFolder(ticket.folder))).is_terminal()
+    except LocalrunError:
+        return False
+
+
 class _Submission:
     """One submission under way; leaving its ``with`` block by an exception takes everything back."""
 
@@ -238,7 +252,7 @@ class _Submission:
         """Refuse a run whose copy in another folder is in the queue: there a uid is one run."""
         with self._queue.lock():
             for other in self._queue.of_run(self.ticket.uid):
-                if other.folder != self.ticket.folder:
+                if other.folder != self.ticket.folder and not _has_ended(other):
                     raise IllegalTransitionError(
                         f"run {self.ticket.run}: its copy {other.folder} is in the queue: wait for its end, or clone it"
                     )
