@@ -1,4 +1,4 @@
-"""``localrun.run``: the factory that gives a run by its name or its folder, or a new one to be entered (from runhouse)."""
+"""``localrun.run``: the factory that gives a run by its name or folder, or a new one to be entered (runhouse)."""
 
 from __future__ import annotations
 

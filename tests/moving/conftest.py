@@ -54,6 +54,12 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path, home: Home) -> Where:
     return where(request.param, request, tmp_path)
 
 
+@pytest.fixture(params=["here", "sftp", "s3"])
+def durable(request: pytest.FixtureRequest, tmp_path: Path, home: Home) -> Where:
+    """Each of the places that outlive a process."""
+    return where(request.param, request, tmp_path)
+
+
 @pytest.fixture
 def sftp(request: pytest.FixtureRequest, tmp_path: Path, home: Home) -> Where:
     return where("sftp", request, tmp_path)

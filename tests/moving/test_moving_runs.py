@@ -464,3 +464,40 @@ def test_what_was_read_goes_with_the_process(home: Home, tmp_path: Path, monkeyp
     assert len(os.listdir(tmp_path / "tmp")) == 1
     run_python(code, "end")
     assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_a_long_copy_shows_how_far_it_is(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute("run", "true")
+    localrun.get_run("run").write(b"x" * (64 << 20), "checkpoints/state")
+    controller, terminal = os.openpty()
+    code = """
+        import sys, localrun
+        from localrun.api.moving import progress
+        progress._QUIET_S = 0
+        localrun.get_run("run").to("here", sys.argv[1])
+    """
+    run_python(code, tmp_path / "copy", stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while piece := os.read(controller, 65536):
+            shown += piece
+    except OSError:
+        pass  # nobody has the terminal any more
+    os.close(controller)
+    lines = shown.decode().split("\r\x1b[K")
+    assert lines[0] == lines[-1] == "" and "copying run run: " in lines[1] and "of 128 MiB" in lines[1], lines
+    silent = run_python(code, tmp_path / "again")
+    assert silent.stderr == ""
+
+
+def test_a_mirror_fetches_whatever_is_read_of_a_folder() -> None:
+    """A path that `RunFolder` gains is either fetched, or nothing that a copy has."""
+    from localrun.api.moving.mirror import Mirror
+    from localrun.model.folder import RunFolder
+
+    only_here = {"lock", "connected", "untrusted", "gate", "outcome", "venv", "logs", "artifacts", "log_source"}
+    not_read = {"checkpoints", "work"}
+    layout = {name for name, value in vars(RunFolder).items() if isinstance(value, property) or callable(value)}
+    named = {name for name in layout if not name.startswith("_")}
+    assert named - only_here - not_read == {name for name in vars(Mirror) if name in named}

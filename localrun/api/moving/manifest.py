@@ -19,7 +19,7 @@ RECORD = "config.json"
 
 _SCHEMA = 1
 # Locks, pipes and marks mean something only where they are; an environment only where it was installed.
-_OF_THIS_PLACE = frozenset({".lock", ".connected", ".untrusted", MANIFEST, MARKER, "venv"})
+_OF_THIS_PLACE = frozenset({".lock", ".connected", ".artifacts.jsonl", ".untrusted", MANIFEST, MARKER, "venv"})
 
 
 class Entry(NamedTuple):
