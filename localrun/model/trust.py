@@ -23,8 +23,8 @@ def check_file(path: str | os.PathLike[str], opened: os.stat_result) -> None:
     Raises:
         UntrustedRunError: says who, and what to do.
     """
-    folder, name = os.path.split(os.fspath(path))
-    why = _of_folder(folder) or _of_owner(name, opened)
+    folder, _, name = os.fspath(path).rpartition("/")  # this is on the way of every cached value
+    why = _of_folder(RunFolder(folder or ".")) or _of_owner(name, opened)
     if why:
         raise UntrustedRunError(
             f"{os.fspath(path)} was not loaded, which would execute code: {why}. If you trust it, say trust=True"
@@ -46,7 +46,7 @@ def check_run(folder: RunFolder) -> None:
 
 def refusal(folder: RunFolder) -> str | None:
     """Why a run is not to be executed; None if only this user or root can have written it."""
-    why = _of_folder(folder.path)
+    why = _of_folder(folder)
     for path in (folder.record, folder.function, folder.inputs):
         try:
             why = why or _of_owner(os.path.basename(path), os.lstat(path))
@@ -60,11 +60,10 @@ def mark(folder: RunFolder, origin: str) -> None:
     files.replace(folder.untrusted, origin.encode(errors="replace"))
 
 
-def _of_folder(path: str) -> str | None:
-    folder = RunFolder(path)
+def _of_folder(folder: RunFolder) -> str | None:
     if os.path.lexists(folder.untrusted):
         return f"it came from {_origin(folder)}"
-    return _of_owner("its folder", os.stat(path))
+    return _of_owner("its folder", os.stat(folder.path))
 
 
 def _of_owner(what: str, info: os.stat_result) -> str | None:
