@@ -158,25 +158,32 @@ def update_metadata(folder: RunFolder, metadata: Mapping[str, Any]) -> Record:
 
 def write(folder: RunFolder, data: Any, path: str) -> None:
     """Write a file inside a run's folder; nothing outside it, and nothing that is the run's own."""
+    path = checked_name(path)
+    target = f"{folder.path}/{path}"
+    inside = os.path.realpath(folder.path)
+    if os.path.commonpath([inside, os.path.realpath(os.path.dirname(target))]) != inside or os.path.islink(target):
+        raise RunConfigError(f"path: {path!r} leads out of the run's folder by a link")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    files.replace(target, as_bytes(data))
+
+
+def checked_name(path: str | os.PathLike[str]) -> str:
+    """The path of a file of the user's own inside a run's folder. RunConfigError if it is any other."""
     path = os.fspath(path)
     parts = path.split("/")
     if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
     if _is_own(parts[0]) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")
-    target = os.path.join(folder.path, *parts)
-    inside = os.path.realpath(folder.path)
-    if os.path.commonpath([inside, os.path.realpath(os.path.dirname(target))]) != inside or os.path.islink(target):
-        raise RunConfigError(f"path: {path!r} leads out of the run's folder by a link")
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    files.replace(target, _as_bytes(data))
+    return path
 
 
 def _is_own(name: str) -> bool:
     return name in _OWN_FILES or (name.endswith(".pkl") and name.startswith(("result.", "exception.")))
 
 
-def _as_bytes(data: Any) -> bytes:
+def as_bytes(data: Any) -> bytes:
+    """What the user gives to be written: text as UTF-8, bytes as they are, else its pickle."""
     if isinstance(data, str):
         return data.encode()
     if isinstance(data, bytes | bytearray | memoryview):

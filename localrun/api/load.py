@@ -1,4 +1,4 @@
-"""``localrun.run``: the run that is meant, or a block to be traced as one. Named after Runhouse's factory."""
+"""``localrun.run``: the factory that gives a run by its name or folder, or a new one to be entered (runhouse)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from localrun.api import submit
 from localrun.api.run import Run
 from localrun.api.tracing.block import Options
+
+_HERE = (None, "here", "file")
 
 
 def run(
@@ -22,6 +24,7 @@ def run(
     *,
     overwrite: bool = False,
     trace_files: bool | Sequence[str | os.PathLike[str]] = False,
+    trust: bool = False,
     **fields: Any,
 ) -> Run:
     """The run in the folder ``path``, or of that ``name``; if there is none of the name, a new one to be entered.
@@ -29,14 +32,21 @@ def run(
     ``with localrun.run(name="prep") as run:`` traces a block of code, see `localrun.Run`, whose arguments the rest are.
     Until it is entered nothing is created. ``load=False`` doesn't look whether the run exists.
 
+    ``path`` may be a URL (``s3://bucket/run``), or a path on another ``system`` of fsspec's, which ``data_config`` goes
+    to: then a run must be there. What others can have written is loaded, started and cloned only with ``trust``.
+
     Raises:
         RunNotFoundError: ``path`` alone is given, and there is no such folder (404).
         NotARunError: the folder is no run folder; the message says what is missing (400).
+        SystemFailureError: the system can't be reached (503).
     """
+    if load and _is_elsewhere(system, path):
+        return _load(name, path, system, data_config, trust)
     if path is not None and name is None and load:
-        return _to_be_entered(Run.load(path), overwrite, dryrun, trace_files)
+        return _to_be_entered(Run.load(path, trust=trust), overwrite, dryrun, trace_files)
     there = submit.find(name, None if path is None else os.fspath(path)) if load and name is not None else None
     if there is not None:
+        there._trusted = trust
         return _to_be_entered(there, overwrite, dryrun, trace_files)
     return Run(
         name, log_dest=log_dest, path=path, system=system, data_config=data_config, overwrite=overwrite, dryrun=dryrun,
@@ -47,3 +57,25 @@ def run(
 def _to_be_entered(run: Run, overwrite: bool, dryrun: bool, trace_files: Any) -> Run:
     run._options = Options(overwrite, dryrun, trace_files)
     return run
+
+
+def _is_elsewhere(system: Any, path: str | os.PathLike[str] | None) -> bool:
+    is_here = system in _HERE or getattr(system, "name", None) == os.uname().nodename
+    return not is_here or (isinstance(path, str) and "://" in path)
+
+
+def _load(
+    name: str | None,
+    path: str | os.PathLike[str] | None,
+    system: Any,
+    data_config: Mapping[str, Any] | None,
+    trust: bool,
+) -> Run:
+    from localrun.api.moving import places
+    from localrun.api.moving.local import LocalPlace
+    from localrun.api.moving.mirror import RemoteRun
+
+    place = places.find(system, path, data_config, name)
+    if isinstance(place, LocalPlace):
+        return Run.load(place.folder, trust=trust)
+    return RemoteRun.at(place, trust=trust)

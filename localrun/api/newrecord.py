@@ -87,8 +87,10 @@ def _add_container(record: Record, request: Request) -> None:
 
 
 def found(run: Run | str) -> Run:
-    """The run that is meant. RunNotFoundError if no run has that name."""
+    """The run that is meant. RunNotFoundError if no run has that name, RunConfigError if it is on another system."""
     if isinstance(run, Run):
+        if run.is_remote:
+            raise RunConfigError(f"scheduling.after: {run.path} is not on this machine: copy it here first")
         return run
     try:
         return Run.load(settings.run_folder(run))

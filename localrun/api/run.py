@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from localrun import files, settings
 from localrun.api import control
+from localrun.api.outcome import Outcome
 from localrun.api.output import logs
 from localrun.api.tracing.block import Block
 from localrun.engine.dispatch import submission
@@ -19,29 +20,19 @@ from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after,
 from localrun.engine.queue import Queue
 from localrun.errors import (
     NotARunError,
-    ResultUnavailableError,
-    RunFailedError,
     RunNotFoundError,
-    RunStoppedError,
     SystemFailureError,
 )
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
 
+if TYPE_CHECKING:
+    from localrun.api.moving.places import Place
+
 T = TypeVar("T")
 
-_LOG_LINES_IN_ERRORS = 5
-
-
-class RemoteTraceback(Exception):  # noqa: N818 - it is the cause of an error, shown above it
-    """The traceback of an exception that was raised in a run, attached as its cause."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-class Run(Block):
+class Run(Outcome, Block):
     """A run: a function call, command or traced block that is queued, at work or over, with its folder.
 
     Get one from `create_run`, `get_run`, a function's `run`, or by folder with ``localrun.run(path=...)``. Made by hand
@@ -53,15 +44,21 @@ class Run(Block):
         "gpus", "gpu_type", "cpus", "priority", "resumption_count", "exit_code",
     )  # fmt: skip
 
+    is_remote = False
+    _trusted = False
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The run whose folder is at ``path``. Creates nothing.
+    def load(cls, path: str | os.PathLike[str], *, trust: bool = False) -> Self:
+        """The run whose folder is at ``path``. Creates nothing. ``trust``: it may be executed, whoever wrote it.
 
         Raises:
             RunNotFoundError: there is no such folder.
             NotARunError: the folder is no run folder; the message says what is missing.
         """
-        return cls._of({}, RunFolder(files.absolute(path, "path"))).refresh()
+        run = cls._of({}, RunFolder(files.absolute(path, "path")))
+        if trust:
+            run._trusted = True
+        return run.refresh()
 
     # -- following it -----------------------------------------------------------------------------------------------
 
@@ -93,116 +90,6 @@ class Run(Block):
         self._record = self._in_folder(
             lambda folder: wait_until(self._queue, folder, lambda r: records.status(r).is_terminal(), timeout)
         )
-        return self
-
-    def result(self, timeout: float | None = None, rank: int | None = None, *, mmap: bool = False) -> Any:
-        """Wait for the end, and return what came of the run.
-
-        A function's return value (with ``nproc_per_node`` the list of its ranks', or with ``rank`` that one's),
-        or its own exception raised with the run's traceback as its cause; a command's stdout if it completed, its
-        stderr if not.
-
-        Large NumPy arrays (from 256 KiB on) are read into memory of their own, and are writable. With ``mmap`` they
-        stay in the run's folder and are read-only: nothing is read before it is looked at. The result file must then
-        stay as it is; moving and deleting the run does no harm.
-
-        Raises:
-            RunFailedError: it failed and its exception can't be raised here.
-            RunStoppedError: it was stopped.
-            ResultUnavailableError: the result file is missing, cut short or altered.
-            RunTimeoutError: it has not ended after ``timeout`` seconds.
-            ValueError: there is no such rank.
-        """
-        if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
-            raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
-        return self.wait(timeout)._outcome(rank, mmap)
-
-    def _outcome(self, rank: int | None = None, mmap: bool = False) -> Any:
-        """What came of the run, which has ended."""
-        if self.run_type != "FUNCTION":
-            return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
-        error = self._error()
-        if error is not None:
-            raise error
-        if self.nproc_per_node is None or rank is not None:
-            return self._load_result(rank, mmap)
-        return [self._load_result(each, mmap) for each in range(self.nproc_per_node)]
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the end, and return the exception with which the run ended; None if it completed."""
-        return self.wait(timeout)._error()
-
-    def _error(self) -> BaseException | None:
-        if self.status is RunStatus.COMPLETED:
-            return None
-        if self.status is RunStatus.STOPPED:
-            return RunStoppedError(f"run {self.name} was stopped: {self.message}")
-        return self._own_exception() or RunFailedError(self._failure())
-
-    def _own_exception(self) -> BaseException | None:
-        from localrun.model.pickles import ledger, payload
-
-        path, stored = ledger.exception(self._folder, self._record)
-        if self._record.get("error") is None or not os.path.exists(path):
-            return None
-        try:
-            error = payload.load(path, stored)
-        except Exception:  # noqa: BLE001 - whatever keeps it from being unpickled here: its text is in the record
-            return None
-        if not isinstance(error, Exception):  # SystemExit and its like would end the caller instead of telling it
-            return None
-        error.__cause__ = RemoteTraceback(self.error_traceback)
-        return error
-
-    def _failure(self) -> str:
-        """What went wrong, with the end of the log and where the rest of it is."""
-        from localrun.api.output import masking
-
-        rank = self.failed_rank or 0
-        written, mask = logs.text(self._folder, self.resumption_count, rank), masking.current()
-        log = (written if mask is None else mask.data(written)).decode(errors="replace").splitlines()
-        tail = "".join(f"\n    {line}" for line in log[-_LOG_LINES_IN_ERRORS:])
-        where = self._folder.resumption_logs(self.resumption_count)
-        return f"run {self.name} {self.status}, {self.reason}: {self.message}{tail}\nIts log: {where}"
-
-    def _load_result(self, rank: int | None, mmap: bool) -> Any:
-        from localrun.model.pickles import ledger, payload
-
-        def load() -> Any:
-            return payload.load(*ledger.result(self._folder, self._record, rank), mapped=mmap)
-
-        seen = self._folder.path, self._record["result"]
-        try:
-            return load()
-        except ResultUnavailableError:
-            self.refresh()
-            if seen == (self._folder.path, self._record["result"]) or self.status is not RunStatus.COMPLETED:
-                raise
-            return load()  # it made way for another run at this moment
-
-    def inputs(self) -> dict[str, Any]:
-        """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
-        from localrun.model.pickles import ledger, payload
-
-        if self.run_type != "FUNCTION":
-            return {"args": [], "kwargs": {}}
-        loaded: dict[str, Any] = payload.load(*ledger.inputs(self._folder, self._record))
-        return loaded
-
-    def verify(self) -> Self:
-        """Read all that is stored of the run and compare it with the record: what it was given and what it returned.
-
-        That is the function, its inputs, the parameters, and the result (every rank's) or the exception, each whole,
-        by size and SHA-256. Logs, checkpoints and files of the user's own have no digests. Returns self.
-
-        Raises:
-            ResultUnavailableError: a file, which it names, is missing, cut short or altered.
-        """
-        from localrun.model.pickles import ledger, payload
-
-        self.refresh()
-        for path, stored in ledger.entries(self._folder, self._record):
-            payload.verify(path, stored)
         return self
 
     # -- its output -------------------------------------------------------------------------------------------------
@@ -274,7 +161,9 @@ class Run(Block):
 
         Raises:
             IllegalTransitionError: it has not ended.
+            UntrustedRunError: others can have written what it executes.
         """
+        self._refuse_untrusted()
         self._record = self._in_folder(lambda folder: control.restart(self._queue, folder))
         return self
 
@@ -307,6 +196,7 @@ class Run(Block):
         """
         from localrun.api import submit
 
+        self._refuse_untrusted()
         overrides |= {
             "image": image, "cluster": cluster, "instance": instance, "nodes": nodes, "gpu_type": gpu_type,
             "gpus": gpus, "priority": priority, "preemptible": preemptible, "max_retries": max_retries,
@@ -353,15 +243,62 @@ class Run(Block):
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
         self._in_folder(lambda folder: control.write(folder, data, path))
 
+    # -- moving it --------------------------------------------------------------------------------------------------
+
+    def to(
+        self,
+        system: str,
+        path: str | os.PathLike[str] | None = None,
+        data_config: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Run:
+        """Copy the run, which has ended in whatever way; returns the copy, a Run that reads from where it is.
+
+        ``system`` is "here" or the name of a file system of fsspec's (s3, gs, azure, sftp, ssh, memory, …), ``path``
+        the copy's own folder there, or its URL; without one it is in the runs folder: here that of this user, over
+        SFTP ``.localrun/runs`` below the login's folder. A bucket has none. ``data_config`` goes to the file system,
+        and into no record. A run that is there already is an error, or with ``overwrite`` goes to the archive beside
+        it. Locks, pipes, sockets, temporary files, an environment with installed packages and links that lead out of
+        the folder stay behind. What is copied is checked against the record's digests and read back. The copy is
+        trusted as far as this run is.
+
+        Raises:
+            RunExistsError: something is there. IllegalTransitionError: the run has not ended.
+            ResultUnavailableError: what is to be copied is cut short or altered.
+            SystemFailureError: the place can't be reached or written. In every case nothing there looks complete.
+        """
+        from localrun.api.moving import copy
+
+        return copy.copy(self, system, path, data_config, overwrite=overwrite)
+
+    def _place(self) -> Place:
+        from localrun.api.moving.local import LocalPlace
+
+        return LocalPlace(self._folder.path)
+
+    @property
+    def is_trusted(self) -> bool:
+        """True if nobody else can have written the run, or somebody said that it may be executed all the same."""
+        from localrun.model import trust
+
+        return self._trusted or trust.refusal(self._folder) is None
+
+    def _refuse_untrusted(self) -> None:
+        from localrun.model import trust
+
+        if not self._trusted:
+            trust.check_run(self._folder)
+
     # -- as an object -----------------------------------------------------------------------------------------------
 
     @property
     def _queue(self) -> Queue:
-        """The queue the run is in: that of the home folder it was submitted under."""
-        return Queue(self._record.get("home") or settings.home())
+        """The queue the run is in: that of the home folder it was submitted under, unless that is somebody else's."""
+        queue = Queue(self._record.get("home") or settings.home())
+        return queue if queue.is_ours() else Queue(settings.home())
 
     def __repr__(self) -> str:
-        return f"<Run {self.name!r} {self._record['status']} {self._folder.path!r}>"
+        return f"<Run {self.name!r} {self._record['status']} {self.path!r}>"
 
     def __eq__(self, other: object) -> bool:
         return self.run_uid == other.run_uid if isinstance(other, Run) else NotImplemented

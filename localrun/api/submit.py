@@ -120,7 +120,7 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
         return command(config, cmds=None if overrides.get("command") else run.cmds, run_type=run.run_type)
     from localrun.model.request import Request
 
-    folder = RunFolder(run.path)
+    folder = run._folder
     contents = {"function.pkl": files.read(folder.function), "inputs.pkl": files.read(folder.inputs)}
     record = records.read(folder)
     fields = {key: record[key] for key in ("fn_name", "fingerprints", "python")} | {"run_type": FUNCTION}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -43,7 +44,9 @@ def _changes(run: Run, timeout: float | None) -> Iterator[Run]:
     while True:
         record = run._record
         for phase in range(seen, len(record["lifecycle"])):
-            yield Run._of(as_of(record, phase), run._folder)
+            then = copy.copy(run)
+            then._record = as_of(record, phase)
+            yield then
         seen = len(record["lifecycle"])
         if run.status.is_terminal():
             return

@@ -84,6 +84,14 @@ class Queue:
         """True if anything was ever submitted here."""
         return os.path.isdir(f"{self.root}/{WAITING}")
 
+    def is_ours(self) -> bool:
+        """True if the home folder is this user's, and nobody else can write it."""
+        try:
+            _refuse_foreign(self.home)
+        except (SystemFailureError, OSError):
+            return False
+        return True
+
     def lock(self) -> files.ByteLock:
         """The queue lock: held for the moment in which tickets move, never while waiting for anything else."""
         return files.ByteLock.acquire(f"{self.root}/lock")
@@ -129,6 +137,11 @@ class Queue:
             if ticket is not None:
                 found.append(ticket)
         return found
+
+    def of_run(self, uid: str) -> list[Ticket]:
+        """The tickets of a run and of its copies, in any state."""
+        names = [(state, name) for state in _STATES for name in self.names(state) if name.endswith(uid)]
+        return [ticket for ticket in (self.read(*each) for each in names) if ticket is not None]
 
     def find(self, state: str, uid: str) -> str | None:
         """The name of a run's ticket if it is in that state."""

@@ -71,7 +71,8 @@ def find(run: str | Run) -> Run:
         RunNotFoundError: there is no run of that name. RunConfigError: it can be no name.
     """
     if isinstance(run, Run):
-        return Run.load(run.path) if os.path.isdir(run.path) else run.refresh()
+        is_there = not run.is_remote and os.path.isdir(run.path)
+        return Run.load(run.path, trust=run._trusted) if is_there else run.refresh()
     folder = RunFolder(settings.run_folder(validate_name(run, "run")))
     try:
         return Run.load(folder.path)

@@ -12,7 +12,6 @@ from localrun.api.run import Run
 from localrun.errors import RunConfigError
 from localrun.model import record as records
 from localrun.model.config import described
-from localrun.model.folder import RunFolder
 
 RunOrName = str | Run
 
@@ -47,7 +46,7 @@ def get_run_logs(
     """
     _check(container, tail, resumption)
     found, index, chosen = _log_of(run, rank, node_rank, local_gpu_rank, global_gpu_rank, failed, resumption)
-    folder = RunFolder(found.path)
+    folder = found._folder
     if stream not in (None, "stdout", "stderr"):
         raise RunConfigError(f"stream: must be 'stdout' or 'stderr', not {stream!r}")
     mask = masking.current()
@@ -96,7 +95,7 @@ def _followed(
 ) -> Iterator[str]:
     skip, mask = 0, masking.current()
     if tail is not None:
-        there = logs.text(RunFolder(run.path), resumption, rank or 0)
+        there = logs.text(run._folder, resumption, rank or 0)
         skip = max(len((there if mask is None else mask.data(there)).decode(errors="replace")) - tail, 0)
     for line in logs.split(masking.blocks(following.follow(run, resumption, rank, timeout), mask)):
         text = line.data.decode(errors="replace")
@@ -152,4 +151,4 @@ def _log_of(
     if not 0 <= index <= last:
         raise RunConfigError(f"resumption: run {found.name} has 0 to {last}, not {index}")
     wanted = found.failed_rank if failed and not named else next(iter(named), None)
-    return found, index, logs.choose_rank(RunFolder(found.path), index, wanted)
+    return found, index, logs.choose_rank(found._folder, index, wanted)

@@ -16,7 +16,13 @@ from localrun.engine.dispatch import service
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import ACTIVE, SUBMITTING, WAITING, Queue, context_key, encode_context
 from localrun.engine.scheduling.ticket import Ticket, ticket_name
-from localrun.errors import RunExistsError, RunNotFoundError, SystemFailureError
+from localrun.errors import (
+    IllegalTransitionError,
+    LocalrunError,
+    RunExistsError,
+    RunNotFoundError,
+    SystemFailureError,
+)
 from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -70,7 +76,7 @@ def resubmit(queue: Queue, folder: RunFolder) -> Record:
     """Queue a terminal run again, for another resumption.
 
     Raises:
-        IllegalTransitionError: the run has not ended.
+        IllegalTransitionError: the run has not ended, or a copy of it is in the queue.
         SystemFailureError: its folder or the queue can't be written. Nothing was changed.
     """
     _check_settings()
@@ -79,10 +85,13 @@ def resubmit(queue: Queue, folder: RunFolder) -> Record:
     def restart(record: Record) -> None:
         records.advance(record, RunStatus.PENDING)
         records.advance(record, RunStatus.QUEUED)
+        # The folder may be a copy of the one that was submitted first.
+        record.update(submission=before["submission"], home=queue.home, host=os.uname().nodename)
 
     before = records.read(folder)
     try:
         with _Submission(queue, before, folder.path, "") as submission:
+            submission.refuse_twin()
             submission.keep_environment()
             record = records.update(folder, restart, sync=True)
             submission.enqueue()
@@ -99,19 +108,25 @@ def announce(queue: Queue, hint: str = "") -> None:
 
 def ensure_progress(queue: Queue) -> None:
     """Start a dispatcher if there is something in the queue and none is alive. Cheap when there isn't."""
-    if queue.exists() and queue.dispatcher_pid() is None and not queue.is_quiet():
+    # Not in the home of another user, whom a run that was copied from there may name: his tickets are commands.
+    if queue.exists() and queue.dispatcher_pid() is None and not queue.is_quiet() and queue.is_ours():
         service.ensure(queue)
 
 
 def readmit(queue: Queue, folder: RunFolder, record: Record) -> bool:
     """Give a run that has not ended its ticket back if it was lost, damaged, say, or with the queue's folder.
 
-    False if the folder is not the one that was submitted, but a copy: nobody's to execute.
+    False if the folder is not the one that was submitted, but a copy, or others can have written it: nobody's to
+    execute.
     """
     if queue.holds(record["uid"]):
         return True
     asked = record.get("submission") or {}
     if asked.get("folder") != folder.path or record["host"] != os.uname().nodename:
+        return False
+    from localrun.model import trust
+
+    if trust.refusal(folder) is not None:
         return False
     queue.prepare()
     with queue.lock():
@@ -141,12 +156,22 @@ def archive(path: str, uid: str) -> str:
     if os.path.basename(parent) == ARCHIVE:
         return path
     target = f"{parent}/{ARCHIVE}/{base}.{uid}"
+    if os.path.lexists(target):  # a copy of the same run, which had the name before
+        os.rename(target, f"{target}.{os.urandom(3).hex()}")
     # Whoever writes to its record meanwhile finds that it is gone.
     with records.held(RunFolder(path)), journal.Change(path):
         os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
         with journal.Change(target):
             os.rename(path, target)
     return target
+
+
+def _has_ended(ticket: Ticket) -> bool:
+    """True if a ticket's run is over, and the ticket about to go."""
+    try:
+        return records.status(records.read(RunFolder(ticket.folder))).is_terminal()
+    except LocalrunError:
+        return False
 
 
 class _Submission:
@@ -222,6 +247,15 @@ class _Submission:
         """Have what the run inherits where it will be looked for. Our ticket keeps it from being tidied away."""
         with self._queue.lock():
             self._queue.keep_environment(self.ticket.environment, self._context)
+
+    def refuse_twin(self) -> None:
+        """Refuse a run whose copy in another folder is in the queue: there a uid is one run."""
+        with self._queue.lock():
+            for other in self._queue.of_run(self.ticket.uid):
+                if other.folder != self.ticket.folder and not _has_ended(other):
+                    raise IllegalTransitionError(
+                        f"run {self.ticket.run}: its copy {other.folder} is in the queue: wait for its end, or clone it"
+                    )
 
     def enqueue(self) -> None:
         """Give the ticket of a restart its place; from here on the run is the dispatcher's."""

@@ -11,6 +11,7 @@ three, and cloudpickle, are imported when a pickle needs them: a worker's start-
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -21,6 +22,7 @@ except ImportError:
     import pickle  # type: ignore[no-redef]
 
 from localrun.errors import PayloadError, ResultUnavailableError
+from localrun.model import trust
 from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False
@@ -115,18 +117,24 @@ def loads(data: bytes) -> Any:
         raise _cannot_load("the pickle", error) from error
 
 
-def load(path: Path, stored: Stored | None, *, mapped: bool = False) -> Any:
-    """The value in a file, checked against what was stored: its size, and up to 16 MiB its digest.
+def load(path: Path, stored: Stored | None, *, mapped: bool = False, trusted: bool = False) -> Any:
+    """The value in a file of a run folder, checked against what was stored: its size, and up to 16 MiB its digest.
+
+    Unpickling executes code: unless the caller has decided that the run is ``trusted``, only what nobody else can have
+    written is loaded.
 
     Classes that this process already has, by module and name, are used as they are, so that ``isinstance`` and
     ``except`` hold. Large arrays are read straight into their memory, and are writable; ``mapped``, they stay in the
     file, and are read-only.
 
     Raises: ResultUnavailableError if the file is missing, cut short or altered; PayloadError if the right bytes can't
-    be unpickled here.
+    be unpickled here; UntrustedRunError if others can have written it.
     """
     with _open(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        opened = os.fstat(file.fileno())
+        if not trusted:
+            trust.check_file(path, opened)
+        size = opened.st_size
         _check_size(path, size, stored)
         source: BinaryIO
         if size <= VERIFIED_AT_LOAD:
@@ -304,9 +312,17 @@ def _small_sha256(data: bytes) -> str:
 
 def _open(path: Path) -> io.FileIO:
     try:
-        return open(path, "rb", buffering=0)
+        return open(path, "rb", buffering=0, opener=_without_following)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _unavailable(path, "is missing") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unavailable(path, "is a symbolic link") from error
+        raise
+
+
+def _without_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _check_size(path: Path, size: int, stored: Stored | None) -> None:

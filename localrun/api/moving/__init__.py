@@ -1,0 +1,1 @@
+"""Runs between places: this machine's folders, and whatever fsspec reaches."""

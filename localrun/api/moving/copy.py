@@ -1,0 +1,295 @@
+"""Copying a run: every file read once, hashed as it is read, written, read back; complete at once or not at all.
+
+On this machine a copy is assembled under a hidden name and gets its own by one rename. On a remote it is written where
+it is to be, and complete when its record is, the last file (see `remote`); if a run is there already, it is written
+beside that, and takes its place when it is complete. A run that makes way goes to the archive beside it, as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from localrun import files, settings
+from localrun.api.moving import places
+from localrun.api.moving.local import LocalPlace
+from localrun.api.moving.manifest import MANIFEST, MARKER, RECORD, Contents, Entry, recorded
+from localrun.api.moving.progress import Progress
+from localrun.api.moving.remote import RemotePlace
+from localrun.engine.dispatch import submission
+from localrun.engine.queue import Queue
+from localrun.errors import (
+    IllegalTransitionError,
+    LocalrunError,
+    NotARunError,
+    ResultUnavailableError,
+    RunConfigError,
+    RunExistsError,
+    SystemFailureError,
+)
+from localrun.model import journal, trust
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+
+if TYPE_CHECKING:
+    from localrun.api.run import Run
+
+_CHUNK = 4 << 20
+_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes part of a path, and may be anybody's
+
+
+def copy(
+    run: Run,
+    system: str,
+    path: str | os.PathLike[str] | None,
+    data_config: Mapping[str, Any] | None,
+    *,
+    overwrite: bool,
+) -> Run:
+    """Copy a run that has ended to a place, and return it as it is there; see `Run.to`."""
+    record = run.refresh()._record
+    source, target = run._place(), places.find(system, path, data_config, run.name)
+    _refuse_itself(source, target)
+    if not _UID.fullmatch(str(record["uid"])):
+        raise NotARunError(f"{source.url} is not the record of a run: its uid is {record['uid']!r}")
+    if not run.status.is_terminal():
+        raise IllegalTransitionError(f"run {run.name} is {run.status}: it can be copied when it has ended")
+    try:
+        if isinstance(target, RemotePlace):
+            return _to_remote(run, source, target, record, overwrite=overwrite)
+        return _to_folder(run, source, target.folder, record, overwrite=overwrite)
+    except OSError as error:
+        text = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        raise SystemFailureError(f"run {run.name} could not be copied to {target.url}: {text}") from error
+
+
+def _refuse_itself(source: places.Place, target: places.Place) -> None:
+    if type(source) is not type(target):
+        return
+    here, there = (each.folder if isinstance(each, LocalPlace) else each.url for each in (source, target))
+    if isinstance(source, LocalPlace):
+        here, there = os.path.realpath(here), os.path.realpath(there)
+    if here == there:
+        raise RunExistsError(f"path: {target.url} is where the run lies: choose another path")
+    if there.startswith(f"{here}/"):
+        raise RunConfigError(f"path: {target.url} is in the run's own folder: it can't be copied into itself")
+
+
+# -- to a folder of this machine ------------------------------------------------------------------------------------
+
+
+def _to_folder(run: Run, source: places.Place, path: str, record: Record, *, overwrite: bool) -> Run:
+    """Assemble the copy beside where it is to be; give it its name under the queue's lock, as a submission does."""
+    from localrun.api.run import Run as Local
+
+    _existing(path, overwrite=overwrite)
+    parent, base = os.path.split(path)
+    building = f"{parent}/.{base}.{record['uid']}.copying"
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    with _Building(building), Progress(f"copying run {run.name}", 0) as progress:
+        place = LocalPlace(building)
+        made, text = _copy_files(run, source, place, record, progress)
+        if not run.is_trusted:
+            trust.mark(RunFolder(building), source.url)
+        with place.writing(RECORD) as file:
+            file.write(text)
+        os.makedirs(RunFolder(building).checkpoints, mode=0o700, exist_ok=True)
+        place.finish(made)
+        _check(place, made, progress)
+        queue = Queue(settings.home())
+        queue.prepare()
+        with queue.lock():
+            there = _existing(path, overwrite=overwrite)
+            if there is not None:
+                submission.archive(path, there["uid"])
+            with journal.Change(building, path):
+                os.rename(building, path)
+    return Local.load(path, trust=run.is_trusted)
+
+
+def _existing(path: str, *, overwrite: bool) -> Record | None:
+    """The record of the ended run that is to make way; None if nothing is there. RunExistsError if it must not."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        there = records.read(RunFolder(path))
+    except LocalrunError as error:
+        raise RunExistsError(f"path: {path} exists and is no run: choose another path ({error})") from None
+    if not overwrite or not records.status(there).is_terminal():
+        way = "" if overwrite else ", or overwrite=True"
+        raise RunExistsError(
+            f"path: {path}: run {there['name']} is there already, {there['status']}: choose another path{way}"
+        )
+    return there
+
+
+class _Building:
+    """The folder in which a copy is assembled, empty but for its lock. What a killed process left goes first."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = RunFolder(path)
+
+    def __enter__(self) -> None:
+        path = self._folder.path
+        with journal.Change(path):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if os.path.islink(path) or os.stat(path).st_uid != os.geteuid():
+                    raise
+        lock = files.ByteLock.try_acquire(self._folder.lock)
+        if lock is None or os.fstat(lock.fd).st_ino != os.stat(self._folder.lock).st_ino:
+            raise RunExistsError(f"another process is making this copy: {path}")
+        self._lock = lock
+        _empty(path)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            import shutil
+
+            with journal.Change(self._folder.path):
+                shutil.rmtree(self._folder.path, ignore_errors=True)
+        self._lock.release()
+
+
+def _empty(path: str) -> None:
+    """Remove what a killed copy left, but for the lock."""
+    import shutil
+
+    with os.scandir(path) as entries:
+        for each in entries:
+            if each.is_dir(follow_symlinks=False):
+                shutil.rmtree(each.path)
+            elif each.name != os.path.basename(RunFolder(path).lock):
+                os.unlink(each.path)
+
+
+# -- to a remote ----------------------------------------------------------------------------------------------------
+
+
+def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Record, *, overwrite: bool) -> Run:
+    """Write the copy where it is to be, or, if a run is there, beside it until it is complete."""
+    from localrun.api.moving.mirror import RemoteRun
+
+    there = _existing_remote(target, overwrite=overwrite)
+    base = posixpath.basename(target.path)
+    place = target if there is None else target.beside(f".{base}.{record['uid']}.copying")
+    mine = os.urandom(8).hex().encode()
+    if place.is_taken():
+        place.clear()
+    place.put(MARKER, mine)
+    with Progress(f"copying run {run.name}", 0) as progress:
+        made, text = _copy_files(run, source, place, record, progress)
+        place.put(MANIFEST, made.encode())
+        _check(place, made.without(RECORD), progress)
+        if place.marker() != mine:
+            raise RunExistsError(f"{target.url}: another process copies a run to the same place")
+        place.put(RECORD, text)
+        _check(place, Contents({RECORD: made.files[RECORD]}), progress)
+        place.remove(MARKER)
+    if there is not None:
+        target.move(_free_archive(target, f"{base}.{there['uid']}"))
+        place.move(target)
+    return RemoteRun.at(target, trust=run.is_trusted)
+
+
+def _existing_remote(place: RemotePlace, *, overwrite: bool) -> Record | None:
+    """The record of the run that is to make way; None if nothing, or what a broken-off copy left, is there."""
+    data = place.record()
+    record = None if data is None else _parsed(data)
+    if record is None:
+        if place.is_taken() and place.marker() is None:
+            raise RunExistsError(f"path: {place.url} exists and is no run: choose another path")
+        return None
+    if not overwrite:
+        name = f"run {record['name']} is there already"
+        raise RunExistsError(f"path: {place.url}: {name}: choose another path, or overwrite=True")
+    return record
+
+
+def _parsed(data: bytes) -> Record | None:
+    try:
+        record: Any = json.loads(data)
+        return record if {"name", "uid"} <= record.keys() and _UID.fullmatch(str(record["uid"])) else None
+    except (ValueError, AttributeError):
+        return None
+
+
+def _free_archive(target: RemotePlace, name: str) -> RemotePlace:
+    place = target.beside(f"{submission.ARCHIVE}/{name}")
+    if place.is_taken() and place.record() is None and place.marker() is not None:
+        place.clear()  # its move was broken off, and the run is still where it was
+    return target.beside(f"{submission.ARCHIVE}/{name}.{os.urandom(3).hex()}") if place.is_taken() else place
+
+
+# -- both -----------------------------------------------------------------------------------------------------------
+
+
+def _copy_files(
+    run: Run, source: places.Place, target: places.Place, record: Record, progress: Progress
+) -> tuple[Contents, bytes]:
+    """Copy every file but the record; returns the contents with all digests, and the record as it is to be written."""
+    contents = source.contents()
+    progress.total = 2 * contents.size  # they are read back, too
+    stated = recorded(record)
+    missing = stated.keys() - contents.files.keys()
+    if missing:
+        raise ResultUnavailableError(f"run {run.name}: {sorted(missing)[0]} is missing: it was not copied")
+    for name, entry in contents.files.items():
+        if name != RECORD:
+            contents = contents.with_file(name, _copy_file(source, target, name, entry, stated.get(name), progress))
+    data = _content(source, RECORD)
+    as_is = _parsed(data)
+    if as_is is None or as_is.get("lifecycle") != record["lifecycle"]:
+        raise IllegalTransitionError(f"run {run.name} was started again meanwhile: it was not copied")
+    return contents.with_file(RECORD, Entry(len(data), hashlib.sha256(data).hexdigest())), data
+
+
+def _copy_file(
+    source: places.Place,
+    target: places.Place,
+    name: str,
+    entry: Entry,
+    stated: tuple[int, str] | None,
+    progress: Progress,
+) -> Entry:
+    digest, size = hashlib.sha256(), 0
+    with source.reading(name) as reading, target.writing(name, executable=entry.executable) as writing:
+        while chunk := reading.read(_CHUNK):
+            digest.update(chunk)
+            writing.write(chunk)
+            size += len(chunk)
+            progress.add(len(chunk))
+    found = Entry(size, digest.hexdigest(), entry.executable)
+    for expected in (stated, (entry.size, entry.sha256) if entry.sha256 else None):
+        if expected not in (None, (found.size, found.sha256)):
+            what = f"{size} of {expected[0]} bytes" if expected and size != expected[0] else "its digest is another"
+            raise ResultUnavailableError(f"{source.url}/{name} is cut short or altered ({what}): it was not copied")
+    return found
+
+
+def _check(target: places.Place, made: Contents, progress: Progress) -> None:
+    """Read back what was written. SystemFailureError if it is anything else."""
+    for name, entry in made.files.items():
+        digest, size = hashlib.sha256(), 0
+        with target.reading(name) as reading:
+            while chunk := reading.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                progress.add(len(chunk))
+        if (size, digest.hexdigest()) != (entry.size, entry.sha256):
+            raise SystemFailureError(f"{target.url}/{name} reads otherwise than it was written: the copy was given up")
+
+
+def _content(place: places.Place, name: str) -> bytes:
+    pieces = []
+    with place.reading(name) as file:
+        while chunk := file.read(_CHUNK):
+            pieces.append(chunk)
+    return b"".join(pieces)

@@ -1,0 +1,47 @@
+"""How far a long copy is, on standard error, if that is a terminal: one line that is rewritten and then removed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from localrun.model.sizes import size
+
+_QUIET_S = 1.0
+_EVERY_S = 0.2
+
+
+class Progress:
+    """Counts bytes up to a total. What is over within a second shows nothing."""
+
+    def __init__(self, doing: str, total: int) -> None:
+        self._doing = doing
+        self.total = total
+        self._done = 0
+        self._shows = sys.stderr is not None and sys.stderr.isatty()
+        self._next = time.monotonic() + _QUIET_S
+        self._is_shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self._is_shown:
+            self._write("")
+
+    def add(self, count: int) -> None:
+        """So many bytes more are done."""
+        self._done += count
+        if self._shows and time.monotonic() >= self._next:
+            self._is_shown = True
+            self._next = time.monotonic() + _EVERY_S
+            percent = 100 * self._done // max(self.total, 1)
+            self._write(f"{self._doing}: {size(self._done)} of {size(self.total)}, {percent}%")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self._shows = self._is_shown = False  # the terminal is gone: the copy goes on
