@@ -6,6 +6,7 @@ import copy
 import os
 from typing import TYPE_CHECKING, Any, Self
 
+from localrun import files
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine.dispatch import submission
 from localrun.model import record as records
@@ -69,6 +70,19 @@ class Recorded:
     def status(self) -> RunStatus:
         """The status when this handle last looked (`refresh` looks again)."""
         return RunStatus.from_string(self._record["status"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the run what it was: ``git``, ``packages``, ``python``, ``machine``, ``argv``, ``localrun``.
+
+        All that as it was where and when the run was submitted, and of its latest start ``gpus``, their ``driver``, and
+        a container run's ``image_id``. Runs that localrun recorded before it did so have only the latter.
+        """
+        try:
+            gathered = files.read_json(self._folder.provenance)
+        except FileNotFoundError:
+            gathered = {}
+        return {**gathered, **{field: self._record.get(field) for field in ("gpus", "driver", "image_id")}}
 
     @property
     def is_deleted(self) -> bool:
