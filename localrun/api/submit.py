@@ -87,7 +87,7 @@ def function(
     request = Request.from_config(config, needs_command=False)
     given = {**fields, "run_type": FUNCTION}
     with Gathering(request.cwd, request.env_variables) as provenance:
-        made = {**contents(), _PROVENANCE: provenance.file}
+        made: dict[str, Content] = {**contents(), _PROVENANCE: provenance.file}
         if request.name is None and path is None:
             return _with_a_free_name(base, config, request, given, made, always_suffix=True, path=None)
         name = request.name or os.path.basename(files.absolute(path or "", "path"))
@@ -132,9 +132,11 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     contents = {"function.pkl": files.read(folder.function), "inputs.pkl": files.read(folder.inputs)}
     record = records.read(folder)
     fields = {key: record[key] for key in ("fn_name", "fingerprints", "python")} | {"run_type": FUNCTION}
+    if not os.path.exists(record["python"]["executable"]):
+        fields["python"] = newrecord.python()  # it ran on another machine
     request = Request.from_config(config, needs_command=False)
     with Gathering(request.cwd, request.env_variables) as provenance:
-        made = {**contents, _PROVENANCE: provenance.file}
+        made: dict[str, Content] = {**contents, _PROVENANCE: provenance.file}
         return _with_a_free_name(config.name, config, request, fields, made, always_suffix=False, path=None)
 
 
