@@ -75,7 +75,7 @@ class Gathering:
         """What git says, with where in the repository the run works."""
         answer = self._question.answer()
         root = answer["root"]
-        folder = None if root is None else os.path.relpath(os.path.realpath(self._cwd), root)
+        folder = None if root is None else os.path.relpath(self._question.folder, root)
         return f'{{"folder": {json.dumps(folder)}, {_git_text(answer, mask)[1:]}'
 
 

@@ -1,7 +1,8 @@
-"""What git says of the repository around a folder, asked by a process of its own while others things are done.
+"""What git says of the repository around a folder, asked by a process of its own while other things are done.
 
-Nothing that the repository's settings name is executed for it (monitor, pager, external diff, text conversion), nothing
-in it is written, and a git that takes too long is given up. A process that submits many runs asks twice, and from then
+What the repository's settings name is not executed for it (monitor, pager, hooks, external diff, text conversion), but
+for the filters without which its files can't be compared. Nothing in it is written, and a git that takes too long is
+given up. A process that submits many runs asks twice, and from then
 on only when the kernel shows, by the times of all tracked files, their folders and git's own files, that something may
 have changed. What stays unseen by that is what appears inside an untracked folder.
 """
@@ -39,8 +40,7 @@ _Looks = list[tuple[int, int] | None]
 
 
 def root_of(folder: str) -> str | None:
-    """The root of the repository that a folder lies in, links followed; None if there is none."""
-    folder = os.path.realpath(folder)
+    """The root of the repository that a folder (without links in its path) lies in; None if there is none."""
     while not os.path.lexists(f"{folder}/.git"):
         parent = os.path.dirname(folder)
         if parent == folder:
@@ -143,7 +143,8 @@ class Question:
     """
 
     def __init__(self, folder: str) -> None:
-        self._root = root_of(folder)
+        self.folder = os.path.realpath(folder)
+        self._root = root_of(self.folder)
         self._asked: list[_Process] = []
         self._answer: dict[str, Any] | None = None
         self._deadline = time.monotonic() + TIMEOUT_S

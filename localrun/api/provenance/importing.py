@@ -7,6 +7,7 @@ killed import leaves is cleared away by the next one.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -114,10 +115,12 @@ class _Archive:
     def unpack(self) -> None:
         """Write what is in it, as long as it is what may be in it."""
         try:
-            with tarfile.open(self._source, "r|gz") as tar:
+            with gzip.open(self._source) as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for info in tar:
                     self._take(tar, info)
                     tar.members.clear()  # type: ignore[attr-defined]
+                while file.read(_PIECE):  # to the end, where its checksum is
+                    pass
         except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise self._refused(f"it is damaged or no archive ({error})") from None
         except OSError as error:
@@ -214,6 +217,9 @@ def _checked(source: str, building: RunFolder) -> Record:
         for field, value in vars(Recorded).items():
             if isinstance(value, property) and field not in ("config", "submitted_config", "run_config"):
                 getattr(run, field)
+        for field, usual in records.new(uid="", name="", run_type="").items():
+            if isinstance(usual, list | dict) and type(record.get(field, usual)) is not type(usual):
+                raise TypeError(f"its {field} is none")
         ranks = (record.get("failed_rank"), run.nproc_per_node, record["first_resumption"])
         if not all(rank is None or type(rank) is int for rank in ranks):
             raise TypeError("a rank is no number")
