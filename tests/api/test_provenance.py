@@ -78,6 +78,12 @@ class TestOfEveryKindOfRun:
         run = localrun.create_interactive_run({"name": "shell"}, seconds=0.1).wait(60)
         assert run.provenance["git"]["branch"] == "main"
 
+    def test_a_traced_block(self, root: Path) -> None:
+        with localrun.run(name="block") as run:
+            assert run.provenance["git"]["branch"] == "main"
+            (root / "one.txt").write_text("changed\n")
+        assert localrun.get_run("block").provenance["git"]["diff"] == ""
+
     def test_its_working_folder_says_which_repository(self, root: Path, tmp_path: Path) -> None:
         other = repository(tmp_path / "other", three="3\n")
         (other / "inside").mkdir()

@@ -149,7 +149,7 @@ class _Export:
     def _add_code(self, tar: tarfile.TarFile) -> dict[str, Any] | None:
         """Add the code of a run whose function doesn't bring it along; what became of that."""
         git = self._run.provenance.get("git")
-        if self._run.fn_name is not None or git is None or self._run.config.integrations:
+        if os.path.exists(self._folder.function) or git is None or self._run.config.integrations:
             return None
         try:
             with Code(git) as code:

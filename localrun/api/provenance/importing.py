@@ -126,7 +126,7 @@ class _Archive:
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise self._refused(f"it is damaged ({error})") from None  # gzip's own
+            raise self._refused(f"it is damaged or no archive ({error})") from None  # gzip's own
 
     def _take(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         path = self._inside(info)
@@ -215,7 +215,7 @@ def _checked(source: str, building: RunFolder) -> Record:
             raise ValueError("it had not ended")
         run = Run._of(record, building)
         for field, value in vars(Recorded).items():
-            if isinstance(value, property) and field not in ("config", "submitted_config", "run_config"):
+            if isinstance(value, property) and field not in ("config", "submitted_config"):
                 getattr(run, field)
         for field, usual in records.new(uid="", name="", run_type="").items():
             if isinstance(usual, list | dict) and type(record.get(field, usual)) is not type(usual):

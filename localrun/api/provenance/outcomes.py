@@ -44,7 +44,7 @@ def _of_inputs(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _of_results(one: Run, other: Run) -> Iterator[tuple[str, Any, Any]]:
-    if one.fn_name is None or other.fn_name is None:
+    if not all(os.path.lexists(RunFolder(run.path).function) for run in (one, other)):
         yield "stdout", _output(one), _output(other)
         return
     ours, theirs = (json.dumps(run._record.get("result"), sort_keys=True) for run in (one, other))

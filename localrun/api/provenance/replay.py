@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from localrun.api import submit
+from localrun.api import control, submit
 from localrun.api.provenance.compare import Difference, differences
 from localrun.api.provenance.gather import Gathering
 from localrun.api.run import Run
 from localrun.engine.gpus import inventory, probe
-from localrun.errors import RunConfigError
+from localrun.errors import RunConfigError, UntrustedRunError
 from localrun.model.folder import RunFolder
 
 
@@ -54,9 +54,10 @@ def replay(run: Run, name: str | None = None, *, trust: bool = False) -> Run:
         UntrustedRunError: it came from elsewhere and nobody has said to trust it (403).
         RunConfigError: it can't be run: a traced block, or one whose code is nowhere (400).
     """
-    if run.fn_name is None and not run.cmds:
-        raise RunConfigError(f"run {run.name} is a traced block: run the program that it is part of")
-    return submit.clone(run, name, {"cwd": _working_folder(run)}, trust=trust)
+    control.refuse_block(run._record)
+    if os.path.lexists(RunFolder(run.path).untrusted) and not trust:
+        raise UntrustedRunError(f"run {run.name} came from elsewhere: say that you trust it (--trust), or import it so")
+    return submit.clone(run, name, {"cwd": _working_folder(run)})
 
 
 def _working_folder(run: Run) -> str | None:
