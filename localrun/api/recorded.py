@@ -76,13 +76,14 @@ class Recorded:
         """What made the run what it was: ``git``, ``packages``, ``python``, ``machine``, ``argv``, ``localrun``.
 
         All that as it was where and when the run was submitted, and of its latest start ``gpus``, their ``driver``, and
-        a container run's ``image_id``. Runs that localrun recorded before it did so have only the latter.
+        a container run's ``image_id``. A run whose ``provenance.json`` is missing or damaged has only the latter.
         """
         try:
             gathered = files.read_json(self._folder.provenance)
-        except FileNotFoundError:
-            gathered = {}
-        return {**gathered, **{field: self._record.get(field) for field in ("gpus", "driver", "image_id")}}
+        except (FileNotFoundError, ValueError):
+            gathered = None
+        at_start = {field: self._record.get(field) for field in ("gpus", "driver", "image_id")}
+        return {**gathered, **at_start} if isinstance(gathered, dict) else at_start
 
     @property
     def is_deleted(self) -> bool:

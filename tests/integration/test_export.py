@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -58,7 +59,10 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def change(archive: Path, edit: Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]) -> Path:
+Edit = Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]
+
+
+def change(archive: Path, edit: Edit) -> Path:
     """The archive with each member replaced by what ``edit`` makes of it."""
     changed = archive.with_name("changed.tar.gz")
     with tarfile.open(archive) as before, tarfile.open(changed, "w:gz") as after:
@@ -68,6 +72,22 @@ def change(archive: Path, edit: Callable[[tarfile.TarInfo, bytes], list[tuple[ta
                 made.size = len(data)
                 after.addfile(made, io.BytesIO(data))
     return changed
+
+
+def replacing(path: str, fields: dict[str, Any]) -> Edit:
+    """Put these fields into a file of JSON, and its new digest into the manifest, as somebody who means ill would."""
+    made: dict[str, Any] = {}
+
+    def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+        if info.name == f"run/{path}":
+            data = json.dumps({**json.loads(data), **fields}).encode()
+            made.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        elif info.name == "run/export.json":
+            about = json.loads(data)
+            data = json.dumps({**about, "files": {**about["files"], path: made}}).encode()
+        return [(info, data)]
+
+    return edit
 
 
 def manifest(archive: str | Path) -> dict[str, Any]:
@@ -338,20 +358,19 @@ class TestArchivesThatLie:
         ids=lambda fields: "-".join(f"{key}={value}" for key, value in fields.items()),
     )  # fmt: skip
     def test_a_record_that_is_none(self, archive: Path, home: Home, fields: dict[str, Any]) -> None:
-        import hashlib
+        self.refused(change(archive, replacing("config.json", fields)), home, "was not imported")
 
-        made: dict[str, Any] = {}
+    def test_a_provenance_that_is_none(self, archive: Path, home: Home) -> None:
+        for strange in ({"git": "x"}, {"git": {"diff": 3}}, {"packages": [1]}, {"machine": "x"}):
+            self.refused(change(archive, replacing("provenance.json", strange)), home, "was not imported")
 
-        def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
-            if info.name == "run/config.json":
-                data = json.dumps({**json.loads(data), **fields}).encode()
-                made.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-            elif info.name == "run/export.json":
-                about = json.loads(data)
-                data = json.dumps({**about, "files": {**about["files"], "config.json": made}}).encode()
-            return [(info, data)]
-
-        self.refused(change(archive, edit), home, "was not imported")
+    def test_a_link_in_the_way_is_not_followed(self, archive: Path, home: Home) -> None:
+        (home.place / "mine").mkdir()
+        (home.place / "mine" / "file").touch()
+        (home.runs / ".import").symlink_to(home.place / "mine")
+        with pytest.raises(SystemFailureError, match="could not be imported"):
+            localrun.import_run(archive)
+        assert (home.place / "mine" / "file").exists()
 
     def test_what_is_cut_short_or_no_archive(self, archive: Path, home: Home) -> None:
         data = archive.read_bytes()

@@ -39,7 +39,7 @@ class Code:
     def __init__(self, recorded: Mapping[str, Any]) -> None:
         self._recorded = recorded
         self._root = recorded.get("root") or ""
-        self._environment = git.environment()
+        self._environment = git.environment(self._root)
         self.left_out: list[str] = []
 
     def __enter__(self) -> Code:

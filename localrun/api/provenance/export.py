@@ -74,8 +74,8 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
             files.remove(temporary)
             raise
     except OSError as error:
-        where = error.filename or target
-        raise SystemFailureError(f"run {found.name} could not be exported: {error.strerror} ({where})") from error
+        why = f"{error.strerror or error} ({error.filename or target})"
+        raise SystemFailureError(f"run {found.name} could not be exported: {why}") from error
     return target, manifest
 
 

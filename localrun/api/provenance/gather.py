@@ -50,7 +50,7 @@ class Gathering:
             parts = {
                 "schema": f"{SCHEMA}",
                 "localrun": json.dumps(__version__),
-                "argv": json.dumps([self._shown(word, mask) for word in sys.argv]),
+                "argv": json.dumps([self._shown(str(word), mask) for word in sys.argv]),
                 "cwd": json.dumps(self._cwd),
                 "git": self._git(mask),
                 "python": _python_text(sys.executable),

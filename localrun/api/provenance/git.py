@@ -49,14 +49,20 @@ def root_of(folder: str) -> str | None:
     return folder
 
 
-def environment() -> dict[str, str]:
-    """The environment for a git that is to look at the repository it is told of, and asks nobody anything."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
-    return kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
+def environment(root: str) -> dict[str, str]:
+    """The environment for a git that is to look at the repository at ``root`` and no other, and asks nobody anything.
 
-
-# Of git's variables those that lead to another repository, or have programs executed, are left out.
-_KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+    Of git's own variables those that lead to another repository, or have programs executed, are left out.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(("GIT_CONFIG", "GIT_EXEC_PATH"))
+    }
+    return kept | {
+        "GIT_CEILING_DIRECTORIES": os.path.dirname(root), "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C",
+    }  # fmt: skip
 
 
 def command(root: str, *words: str) -> list[str]:
@@ -84,7 +90,7 @@ class _Process:
         ]
         try:
             self._pid: int | None = os.posix_spawnp(
-                "git", command(root, *words), environment(), file_actions=actions,
+                "git", command(root, *words), environment(root), file_actions=actions,
                 setsigmask=(), setsigdef=_ALL_SIGNALS,
             )  # fmt: skip
         except OSError as error:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from localrun import files, settings
+from localrun.api.provenance import compare
 from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
 from localrun.api.recorded import Recorded
 from localrun.api.run import Run
@@ -71,14 +72,10 @@ def import_run(path: str | os.PathLike[str], name: str | None = None, trust: boo
 
 
 def _clear(building: RunFolder) -> None:
-    """Remove what is there of a folder in the making."""
-    if not os.path.lexists(building.path):
-        return
-    for name in os.listdir(building.path):  # first, because others wait for a change of the runs folder
-        path = f"{building.path}/{name}"
-        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-    with journal.Change(building.path):
-        os.rmdir(building.path)
+    """Remove what is there of a folder in the making. What is none, a link say, nobody here has made: an OSError."""
+    if os.path.lexists(building.path):
+        with journal.Change(building.path):
+            shutil.rmtree(building.path)
 
 
 def _import(source: str, building: RunFolder, queue: Queue, name: str | None, trust: bool) -> Run:
@@ -220,6 +217,7 @@ def _checked(source: str, building: RunFolder) -> Record:
         for field, usual in records.new(uid="", name="", run_type="").items():
             if isinstance(usual, list | dict) and type(record.get(field, usual)) is not type(usual):
                 raise TypeError(f"its {field} is none")
+        compare.differences(run.provenance, run.provenance)
         ranks = (record.get("failed_rank"), run.nproc_per_node, record["first_resumption"])
         if not all(rank is None or type(rank) is int for rank in ranks):
             raise TypeError("a rank is no number")
