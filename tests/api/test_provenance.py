@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -18,15 +19,15 @@ from repositories import commit, git, repository
 from support import Home, execute, run_python, submit, wait_until
 
 import localrun
-from localrun.api.provenance import compare
+from localrun.api.provenance import compare, unchanged
 from localrun.api.provenance import git as asking
 from localrun.api.provenance.gather import Gathering
 from localrun.api.provenance.packages import installed
 
 
 @pytest.fixture(autouse=True)
-def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_known", {})
+def _knows_nothing() -> None:
+    asking._known.clear()
 
 
 @pytest.fixture
@@ -262,9 +263,14 @@ def _is_git(pid: str) -> bool:
 class TestAskedAgain:
     """Git is asked again when the answer could be another, and only then."""
 
-    @pytest.fixture
-    def asked(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-        """What git was asked, in a process that knows the repository as it was a moment ago."""
+    @pytest.fixture(params=["told", "looked-at"])
+    def asked(self, request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+        """What git was asked, in a process that knows the repository as it was a moment ago.
+
+        Changes are told by the kernel, or, as on a remote file system, looked for.
+        """
+        if request.param == "looked-at":
+            monkeypatch.setattr(unchanged, "_LOCAL", set())
         asked: list[str] = []
         start = asking._Process.__init__
 
@@ -281,6 +287,8 @@ class TestAskedAgain:
         said()
         said()
         assert asked == ["status", "status", "ls-files"]
+        evidence = asking._known[str(root)].evidence
+        assert evidence is not None and (evidence._watch is not None) == (request.param == "told")
         asked.clear()
         yield asked
 
@@ -304,18 +312,46 @@ class TestAskedAgain:
             lambda root: (root / ".gitignore").write_text(""),
             lambda root: git(root, "pack-refs", "--all"),
             lambda root: git(root, "config", "core.fileMode", "false"),
+            lambda root: _write_by_mapping(root / "one.txt"),
+            lambda root: _exchange(root),
         ],
         ids=[
             "written", "same-size-and-time", "removed", "untracked", "mode", "commit", "branch", "index", "ignore",
-            "packed", "settings",
+            "packed", "settings", "mapped", "exchanged",
         ],
     )  # fmt: skip
     def test_if_it_could_be_another(self, root: Path, asked: list[str], change: Callable[[Path], object]) -> None:
         change(root)
-        found = said()
+        found = said(root)
         assert asked[:2] == ["status", "ls-files"]
         asking._known.clear()
-        assert said() == found
+        assert said(root) == found
+
+    def test_what_changes_nothing_is_looked_into(self, root: Path, asked: list[str]) -> None:
+        (root / "ignored").touch()
+        said()
+        _let_the_clock_tick(root)
+        first = said()
+        asked.clear()
+        (root / "ignored").write_text("more")
+        assert [said(), said()] == [first] * 2
+        assert asked == []
+
+    def test_a_forked_child_asks_for_itself(self, root: Path, asked: list[str]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if said()["branch"] == "main" and "status" in asked and "ls-files" not in asked else 1)
+        (root / "one.txt").write_text("changed\n")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert "+changed" in said()["diff"]
+
+    def test_files_with_other_names_elsewhere_are_looked_at(self, root: Path, asked: list[str]) -> None:
+        os.link(root / "one.txt", root.parent / "other-name")
+        asking._known.clear()
+        _let_the_clock_tick(root)
+        assert [said()["diff"] for _ in range(3)] == [""] * 3
+        (root.parent / "other-name").write_text("changed\n")
+        assert "+changed" in said()["diff"]
 
     def test_a_change_just_before_it_is_looked_at_twice(self, root: Path, asked: list[str]) -> None:
         """The kernel's times are too coarse to tell whether git saw it."""
@@ -346,6 +382,18 @@ def _write_in_place(path: Path) -> None:
     before = path.stat()
     path.write_text("x\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _write_by_mapping(path: Path) -> None:
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0:1] = b"m"
+        mapped.flush()
+
+
+def _exchange(root: Path) -> None:
+    """Put another repository in this one's place."""
+    root.rename(root.parent / "moved")
+    repository(root, one="other\n")
 
 
 class TestSecrets:

@@ -2,9 +2,9 @@
 
 What the repository's settings name is not executed for it (monitor, pager, hooks, external diff, text conversion), but
 for the filters without which its files can't be compared. Nothing in it is written, and a git that takes too long is
-given up. A process that submits many runs asks twice, and from then
-on only when the kernel shows, by the times of all tracked files, their folders and git's own files, that something may
-have changed. What stays unseen by that is what appears inside an untracked folder.
+given up. A process that submits many runs asks twice, and from then on only when a tracked file, a folder of
+such files or one of git's own files has changed (`unchanged`). What stays unseen by that is what appears inside an
+untracked folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from localrun import files
+from localrun.api.provenance.unchanged import Evidence
 
 TIMEOUT_S = 5.0
 LARGEST_DIFF = 10 << 20
@@ -36,7 +37,6 @@ _SUBMODULE = b"160000"
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # A change so shortly before git was asked may have been made after it looked: the kernel's clock ticks that slowly.
 _TICK_NS = 100_000_000
-_Looks = list[tuple[int, int] | None]
 
 
 def root_of(folder: str) -> str | None:
@@ -176,11 +176,11 @@ class Question:
             try:
                 tracked = self._asked[1] if len(self._asked) > 1 else None
                 self._answer = self._ask(self._root)
-                proof = None if tracked is None else self._proof(self._root, self._answer, tracked)
-                _known[self._root] = _Known(self._answer, proof)
+                evidence = None if tracked is None else self._evidence(self._root, self._answer, tracked)
+                _keep(self._root, _Known(self._answer, evidence))
             except _TooSlowError as error:
                 self._answer = _nothing(self._root, str(error))
-                _known[self._root] = _Known(self._answer, _Proof([], []))
+                _keep(self._root, _Known(self._answer, None, is_final=True))
             except GitError as error:
                 self._answer = _nothing(self._root, str(error))
         return self._answer
@@ -196,12 +196,16 @@ class Question:
             answer |= {"diff": kept, "diff_size": size}
         return answer
 
-    def _proof(self, root: str, answer: dict[str, Any], tracked: _Process) -> _Proof | None:
-        """How what was looked at looks, if it did so already when git was asked; None if that can't be told."""
+    def _evidence(self, root: str, answer: dict[str, Any], tracked: _Process) -> Evidence | None:
+        """How what git looked at looks, if it did so already when git was asked; None if that can't be told."""
         paths = _looked_at(root, tracked.answer(self._deadline)[0], answer["branch"])
-        looks = _looks(paths or ())
-        latest = max((look[0] for look in looks if look is not None), default=0)
-        return None if paths is None or latest > self._asked_at - _TICK_NS else _Proof(paths, looks)
+        if paths is None:
+            return None
+        evidence = Evidence(*paths)
+        if evidence.latest <= self._asked_at - _TICK_NS:
+            return evidence
+        evidence.close()
+        return None
 
     def close(self) -> None:
         """Ask no more."""
@@ -209,24 +213,27 @@ class Question:
             process.close()
 
 
-class _Proof(NamedTuple):
-    """What an answer depends on, and how it looked."""
-
-    paths: list[bytes]
-    looks: _Looks
-
-
 class _Known(NamedTuple):
-    """An answer of git's, and what proves that it would be the same now; None if nothing does."""
+    """An answer of git's, and the evidence that it would be the same now, if there is any."""
 
     answer: dict[str, Any]
-    proof: _Proof | None
+    evidence: Evidence | None
+    is_final: bool = False
 
     def is_valid(self) -> bool:
-        return self.proof is not None and _looks(self.proof.paths) == self.proof.looks
+        return self.is_final or (self.evidence is not None and self.evidence.holds())
 
 
 _known: dict[str, _Known] = {}  # by the repository's root
+# A forked child would take from its parent what the kernel tells it.
+os.register_at_fork(after_in_child=_known.clear)
+
+
+def _keep(root: str, known: _Known) -> None:
+    before = _known.pop(root, None)
+    _known[root] = known
+    if before is not None and before.evidence is not None:
+        before.evidence.close()
 
 
 def _nothing(root: str | None, problem: str | None) -> dict[str, Any]:
@@ -259,8 +266,11 @@ def _said(root: str, status: bytes) -> dict[str, Any]:
     return answer
 
 
-def _looked_at(root: str, tracked: bytes, branch: str | None) -> list[bytes] | None:
-    """Every path whose change could change git's answer; None with submodules, which are repositories of their own."""
+def _looked_at(root: str, tracked: bytes, branch: str | None) -> tuple[list[bytes], list[bytes]] | None:
+    """The folders and the files in them whose change could change git's answer, the root first.
+
+    None with submodules, which are repositories of their own.
+    """
     entries = tracked.split(b"\0")[:-1]
     if any(entry.startswith(_SUBMODULE) for entry in entries):
         return None
@@ -273,10 +283,13 @@ def _looked_at(root: str, tracked: bytes, branch: str | None) -> list[bytes] | N
             folder = os.path.dirname(folder)
     own, common = _git_folders(root)
     gits = [f"{root}/.git", f"{own}/HEAD", f"{own}/index", f"{own}/config.worktree"]
-    gits += [f"{common}/{name}" for name in ("config", "packed-refs", "info/exclude", "info/attributes")]
-    gits += [f"{common}/reftable/tables.list", *([f"{common}/refs/heads/{branch}"] if branch else [])]
+    gits += [f"{common}/config", f"{common}/packed-refs", *([f"{common}/refs/heads/{branch}"] if branch else [])]
+    places = [name for name in ("info", "reftable") if os.path.isdir(f"{common}/{name}")]  # not every one has them
+    gits += [f"{common}/{place}/{name}" for place in places for name in ("exclude", "attributes", "tables.list")]
     before = os.fsencode(root)
-    return [*map(os.fsencode, gits), *(b"%s/%s" % (before, name) for name in (*sorted(folders), *names))]
+    watched = dict.fromkeys(os.path.dirname(path) for path in gits)
+    found = [before, *(b"%s/%s" % (before, name) for name in sorted(folders - {b""})), *map(os.fsencode, watched)]
+    return found, [*map(os.fsencode, gits), *(b"%s/%s" % (before, name) for name in names)]
 
 
 def _git_folders(root: str) -> tuple[str, str]:
@@ -288,16 +301,3 @@ def _git_folders(root: str) -> tuple[str, str]:
         return own, os.path.join(own, os.fsdecode(files.read(f"{own}/commondir")).rstrip("\n"))
     except OSError:
         return own, own
-
-
-def _looks(paths: list[bytes] | tuple[()]) -> _Looks:
-    """When each of these last changed in any way, and which file it is; None for what isn't there."""
-    looks: _Looks = []
-    for path in paths:
-        try:
-            seen = os.lstat(path)
-        except OSError:
-            looks.append(None)
-        else:
-            looks.append((seen.st_ctime_ns, seen.st_ino))
-    return looks
