@@ -2,7 +2,8 @@
 
 Looking at each of thousands of files for each of thousands of runs would cost more than the runs. So the folders are
 watched by inotify, where that sees every change, which is on local file systems; and only when it tells of something,
-or can't be used, the files are looked at one by one.
+or can't be used, the files are looked at one by one. What goes unseen is a file that is given another name elsewhere
+while it is watched, and then written by that name.
 """
 
 from __future__ import annotations
