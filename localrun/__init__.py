@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from localrun.api.machine.clusters import Cluster, get_cluster, get_clusters
     from localrun.api.machine.gpus import gpus
     from localrun.api.output.runlogs import follow_run_logs, get_run_logs
+    from localrun.api.provenance.export import export_run
+    from localrun.api.provenance.importing import import_run
     from localrun.api.run import Run
     from localrun.api.runs import (
         create_run,
@@ -72,6 +74,8 @@ _HOMES = {
     "localrun.api.interactive": ("connect", "create_interactive_run"),
     "localrun.api.load": ("run",),
     "localrun.api.listing.lists": ("ObjectList", "PaginatedObjectList"),
+    "localrun.api.provenance.export": ("export_run",),
+    "localrun.api.provenance.importing": ("import_run",),
     "localrun.api.run": ("Run",),
     "localrun.api.output.runlogs": ("follow_run_logs", "get_run_logs"),
     "localrun.api.runs": (
@@ -131,6 +135,7 @@ __all__ = [
     "delete_run",
     "delete_runs",
     "delete_secrets",
+    "export_run",
     "follow_run_logs",
     "function",
     "get_cluster",
@@ -140,6 +145,7 @@ __all__ = [
     "get_runs",
     "get_secrets",
     "gpus",
+    "import_run",
     "initialize",
     "run",
     "set_api_key",

@@ -121,6 +121,7 @@ def test_environment_variables_are_read_in_one_place() -> None:
         "localrun.engine.launchers.preparation": {"*"},  # the run's, for git and pip
         "localrun.engine.tracing.showing": {"*"},  # for the process that shows a block's output
         "localrun.engine.gpus.probe": {"*"},  # for the process that asks the driver
+        "localrun.api.provenance.git": {"*"},  # for git
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor
         "localrun.cli.terminal": {"COLUMNS", "NO_COLOR", "TERM"},
     }

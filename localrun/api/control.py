@@ -26,8 +26,9 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 
 _OWN_FILES = {
     "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
+    "export.json",
 }  # fmt: skip
-_OWN_FOLDERS = {"logs", "telemetry", "work", "venv"}
+_OWN_FOLDERS = {"logs", "telemetry", "work", "venv", "code"}
 
 
 def request_stop(

@@ -135,10 +135,10 @@ class Function(Generic[P, R]):
         from localrun.model.pickles.travel import dumps_function
 
         fields = {"fn_name": self._name, "fingerprints": fingerprints}
-        contents = {
-            "function.pkl": dumps_function(self.fn),
-            "inputs.pkl": dumps_inputs(args, kwargs),
-        }
+
+        def contents() -> dict[str, bytes]:
+            return {"function.pkl": dumps_function(self.fn), "inputs.pkl": dumps_inputs(args, kwargs)}
+
         base = _safe_name(self._name)
         return submit.function(
             self._config(name), fields=fields, contents=contents, base=base, path=self._path, there=there

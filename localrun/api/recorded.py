@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
+from localrun import files
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine.dispatch import submission
 from localrun.model import record as records
@@ -68,6 +69,20 @@ class Recorded:
     def status(self) -> RunStatus:
         """The status when this handle last looked (`refresh` looks again)."""
         return RunStatus.from_string(self._record["status"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the run what it was: ``git``, ``packages``, ``python``, ``machine``, ``argv``, ``localrun``.
+
+        All that as it was where and when the run was submitted, and of its latest start ``gpus``, their ``driver``, and
+        a container run's ``image_id``. A run whose ``provenance.json`` is missing or damaged has only the latter.
+        """
+        try:
+            gathered = files.read_json(self._folder.provenance)
+        except (FileNotFoundError, ValueError):
+            gathered = None
+        at_start = {field: self._record.get(field) for field in ("gpus", "driver", "image_id")}
+        return {**gathered, **at_start} if isinstance(gathered, dict) else at_start
 
     @property
     def is_deleted(self) -> bool:

@@ -18,11 +18,7 @@ from localrun.api.tracing.block import Block
 from localrun.engine.dispatch import submission
 from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, up_to_date, wait_until
 from localrun.engine.queue import Queue
-from localrun.errors import (
-    NotARunError,
-    RunNotFoundError,
-    SystemFailureError,
-)
+from localrun.errors import NotARunError, RunNotFoundError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from localrun.api.moving.places import Place
 
 T = TypeVar("T")
+
 
 class Run(Outcome, Block):
     """A run: a function call, command or traced block that is queued, at work or over, with its folder.
@@ -45,7 +42,6 @@ class Run(Outcome, Block):
     )  # fmt: skip
 
     is_remote = False
-    _trusted = False
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, trust: bool = False) -> Self:

@@ -6,11 +6,12 @@ What the machine can't give is refused by `feasible`; the record is made by `new
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import files, settings
 from localrun.api import control, feasible, newrecord
+from localrun.api.provenance.gather import Gathering
 from localrun.api.run import Run
 from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
@@ -20,12 +21,14 @@ from localrun.model.folder import RunFolder
 from localrun.model.pickles.payload import Stored
 
 if TYPE_CHECKING:
+    from localrun.engine.dispatch.submission import Content
     from localrun.model.config import RunConfig
     from localrun.model.request import Request
 
 FUNCTION, COMMAND = "FUNCTION", "COMMAND"
 
 _NAME_ATTEMPTS = 20
+_PROVENANCE = "provenance.json"
 
 
 def command(
@@ -49,7 +52,9 @@ def command(
     request = Request.from_config(config)
     fields = {"cmds": list(cmds or [request.command]), "run_type": run_type}
     base = request.name or base or name_from_command(request.command)
-    return _with_a_free_name(base, config, request, fields, {}, always_suffix=request.name is None, path=path)
+    with Gathering(request.cwd, request.env_variables) as provenance:
+        contents = {_PROVENANCE: provenance.file}
+        return _with_a_free_name(base, config, request, fields, contents, always_suffix=request.name is None, path=path)
 
 
 def check(config: RunConfig, *, needs_command: bool = True) -> None:
@@ -66,14 +71,14 @@ def function(
     config: RunConfig,
     *,
     fields: Mapping[str, Any],
-    contents: Mapping[str, bytes],
+    contents: Callable[[], Mapping[str, bytes]],
     base: str,
     path: str | None,
     there: Run | None,
 ) -> Run:
     """Queue a function run. A config with a name gets exactly that name; ``there``, if it has ended, is archived.
 
-    ``fields`` go into the record, ``contents`` are the files of the folder, ``base`` names a run without a name.
+    ``fields`` go into the record, ``contents`` gives the files of the folder, ``base`` names a run without a name.
 
     Raises:
         RunExistsError: ``there`` is queued or active, or by now another run has the name.
@@ -82,10 +87,12 @@ def function(
 
     request = Request.from_config(config, needs_command=False)
     given = {**fields, "run_type": FUNCTION}
-    if request.name is None and path is None:
-        return _with_a_free_name(base, config, request, given, contents, always_suffix=True, path=None)
-    name = request.name or os.path.basename(files.absolute(path or "", "path"))
-    return _in_place_of(there, name, config, request, given, contents, path)
+    with Gathering(request.cwd, request.env_variables) as provenance:
+        made: dict[str, Content] = {**contents(), _PROVENANCE: provenance.file}
+        if request.name is None and path is None:
+            return _with_a_free_name(base, config, request, given, made, always_suffix=True, path=None)
+        name = request.name or os.path.basename(files.absolute(path or "", "path"))
+        return _in_place_of(there, name, config, request, given, made, path)
 
 
 def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
@@ -101,7 +108,9 @@ def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
     if request.name is None:
         return command(config, cmds=cmds)
     fields = {"cmds": list(cmds), "run_type": COMMAND}
-    return _in_place_of(find(request.name), request.name, config, request, fields, {}, None)
+    with Gathering(request.cwd, request.env_variables) as provenance:
+        contents = {_PROVENANCE: provenance.file}
+        return _in_place_of(find(request.name), request.name, config, request, fields, contents, None)
 
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
@@ -124,8 +133,12 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     contents = {"function.pkl": files.read(folder.function), "inputs.pkl": files.read(folder.inputs)}
     record = records.read(folder)
     fields = {key: record[key] for key in ("fn_name", "fingerprints", "python")} | {"run_type": FUNCTION}
+    if not os.path.exists(record["python"]["executable"]):
+        fields["python"] = newrecord.python()  # it ran on another machine
     request = Request.from_config(config, needs_command=False)
-    return _with_a_free_name(config.name, config, request, fields, contents, always_suffix=False, path=None)
+    with Gathering(request.cwd, request.env_variables) as provenance:
+        made: dict[str, Content] = {**contents, _PROVENANCE: provenance.file}
+        return _with_a_free_name(config.name, config, request, fields, made, always_suffix=False, path=None)
 
 
 def _with_a_free_name(
@@ -133,7 +146,7 @@ def _with_a_free_name(
     config: RunConfig,
     request: Request,
     fields: Mapping[str, Any],
-    contents: Mapping[str, bytes],
+    contents: Mapping[str, Content],
     *,
     always_suffix: bool,
     path: str | None,
@@ -155,7 +168,7 @@ def _in_place_of(
     config: RunConfig,
     request: Request,
     fields: Mapping[str, Any],
-    contents: Mapping[str, bytes],
+    contents: Mapping[str, Content],
     path: str | None,
 ) -> Run:
     if there is not None and not there.status.is_terminal():
@@ -168,7 +181,7 @@ def _submit(
     config: RunConfig,
     request: Request,
     fields: Mapping[str, Any],
-    contents: Mapping[str, bytes],
+    contents: Mapping[str, Content],
     path: str | None,
     replace_uid: str | None,
 ) -> Run:

@@ -76,6 +76,7 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
     yield "waiting", _why(run)
     yield "stopping", _stopping(run, record)
     yield ("function" if run.fn_name else "command"), output.work(run)
+    yield "code", _code(run)
     yield "working in", run.cwd
     yield "folder", run.path
     yield "logs", folder.resumption_logs(run.resumption_count) if record["resumptions"] else None
@@ -90,6 +91,15 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
     yield "resumptions", run.resumption_count
     yield "supervisor", _supervisor(run, record)
     yield "dispatcher", _dispatcher(record)
+
+
+def _code(run: Run) -> str | None:
+    """The commit that the run was submitted from, and whether it had been changed."""
+    git = run.provenance.get("git") or {}
+    if not git.get("commit"):
+        return None
+    branch = f" on {git['branch']}" if git["branch"] else ""
+    return f"{git['commit'][:12]}{branch}{', changed' if git['diff'] != '' else ''} ({git['root']})"
 
 
 def _why(run: Run) -> str | None:

@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from localrun.api.provenance import compare, outcomes
+from localrun.api.provenance.compare import Difference
 from localrun.cli.arguments import one_run
 from localrun.cli.output import duration, masked, print_json, say, work
 from localrun.cli.table import print_table
@@ -22,7 +24,7 @@ _FACTS = ("status", "reason", "exit_code", "error", "creator", "host", "cwd")
 def add_diff(parser: Parser) -> None:
     """The second words of ``localrun diff``."""
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
-    about = "Show what is not the same about two runs: configuration, code, inputs, where and how they ran."
+    about = "Show what is not the same about two runs: configuration, inputs, code, environment, results."
     about += " Exit code 1 if anything is."
     kinds.add_parser("run", aliases=["runs"], help="two runs", description=about, fill=_add_run)
     parser.examples("localrun diff run lr-01 lr-02")
@@ -41,10 +43,13 @@ def diff(args: Namespace) -> int:
     one, other = one_run(args.one), one_run(args.other)
     ours, theirs = dict(_facts(one)), dict(_facts(other))
     rows = [
-        (field, ours.get(field), theirs.get(field))
+        Difference(field, ours.get(field), theirs.get(field))
         for field in dict.fromkeys([*ours, *theirs])
         if ours.get(field) != theirs.get(field)
     ]
+    rows += outcomes.differences(one, other)
+    known = {row.field for row in rows}
+    rows += [row for row in compare.differences(one.provenance, other.provenance) if row.field not in known]
     if args.output == "json":
         print_json({field: [here, there] for field, here, there in rows})
     elif rows:
@@ -62,7 +67,10 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
     yield "work", work(run)
     yield "python", record["python"]["version"]
     yield "ran", duration(run.cumulative_running_time)
-    yield from _flat("", record.get("fingerprints") or {})
+    yield "code", (record.get("fingerprints") or {}).get("code")
+    for title, artifacts in (("read", record["upstream_artifacts"]), ("made", record["downstream_artifacts"])):
+        for artifact in artifacts:
+            yield f"{title} {artifact['url']}", artifact["digest"]
     config = {field: value for field, value in record["config"].items() if field not in ("name", "command")}
     yield from _flat("", config)
     yield from _flat("metadata.", record["metadata"])

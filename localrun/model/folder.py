@@ -55,6 +55,16 @@ class RunFolder:
         return f"{self.path}/parameters.yaml"
 
     @property
+    def code(self) -> str:
+        """The code of a run that came from elsewhere, as far as it was exported with it."""
+        return f"{self.path}/code"
+
+    @property
+    def export(self) -> str:
+        """What a run that came from elsewhere was exported from, when, and the digests of its files."""
+        return f"{self.path}/export.json"
+
+    @property
     def checkpoints(self) -> str:
         """The folder that survives resumptions."""
         return f"{self.path}/checkpoints"

@@ -29,6 +29,12 @@ class Mask:
     def __bool__(self) -> bool:
         return bool(self._bytes)
 
+    def __eq__(self, other: object) -> bool:
+        return self._bytes == other._bytes if isinstance(other, Mask) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._bytes))
+
     def data(self, data: bytes) -> bytes:
         """These bytes without the values."""
         for value in self._bytes:

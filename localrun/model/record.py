@@ -55,7 +55,7 @@ def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
         "fn_name": None, "cmds": None, "creator": None, "creation_stacktrace": None, "host": None, "python": None,
         "cwd": None, "error": None, "error_traceback": None, "upstream_artifacts": [], "downstream_artifacts": [],
         "config": {}, "request": {}, "fingerprints": None, "given": {}, "exception": None, "result": None,
-        "gpus": [], "port": None, "supervisor": None, "ranks": [],
+        "gpus": [], "driver": None, "port": None, "supervisor": None, "ranks": [],
         "stop_requested": None, "preempt_requested": None, "dependencies": [],
         "first_resumption": 0, "resumptions": [], "lifecycle": [], "events": [], "metadata": {},
         "submission": {},

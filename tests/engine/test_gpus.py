@@ -72,7 +72,7 @@ def test_eight_gpus(nvml: FakeNvml) -> None:
     assert [(gpu.index, gpu.label) for gpu in found.gpus] == [(place, str(place)) for place in range(8)]
     assert found.gpus[3] == Gpu(
         index=3, uuid=uuids[3], name=H100, pci_bus_id="00000000:13:00.0", memory_total=80 * GIB, memory_used=3 * GIB,
-        utilization=17, temperature=61,
+        utilization=17, temperature=61, driver="550.54.15",
     )  # fmt: skip
     assert found.usable() == found.gpus
     assert found.get(uuids[5]) is found.gpus[5]

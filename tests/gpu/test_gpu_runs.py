@@ -45,6 +45,7 @@ class TestVisibility:
         assert (sees(one), sees(two)) == (uuids(home, "one"), uuids(home, "two"))
         assert {len(sees(one)), len(sees(two))} == {1, 2}
         assert home.record("one")["gpus"][0]["name"] == "NVIDIA H100 80GB HBM3"
+        assert one.refresh().provenance["driver"] == "550.54.15"
         assert one.refresh().cpus == 0
 
     def test_a_run_that_asks_for_none_sees_none(self, home: Home, eight: list[str]) -> None:

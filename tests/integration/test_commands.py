@@ -271,7 +271,7 @@ class TestWhatIsLeft:
     def test_the_folder_holds_what_it_should(self, home: Home) -> None:
         run = execute("run", "true", parameters={"lr": 0.1, "layers": [1, 2], "name": "ünï"})
         assert {path.name for path in Path(run.path).iterdir()} == {
-            "config.json", "parameters.yaml", "checkpoints", "logs", ".lock",
+            "config.json", "parameters.yaml", "provenance.json", "checkpoints", "logs", ".lock",
         }  # fmt: skip
         assert sorted(path.name for path in Path(run.path, "logs", "0").iterdir()) == ["rank_0.err", "rank_0.out"]
         assert list(home.runs.iterdir()) == [Path(run.path)]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from localrun import files, settings
 from localrun.api import newrecord
 from localrun.api.output import masking
+from localrun.api.provenance.gather import Gathering
 from localrun.api.tracing import current
 from localrun.engine.queue import Queue
 from localrun.engine.supervision import conclusion
@@ -70,7 +71,8 @@ def enter(run: Block) -> None:
     if records.status(record) is not RunStatus.PENDING or run.is_deleted:
         place = None if run.is_deleted else folder.path
         record, folder = new(run.name, place, {})
-    block.begin(Queue(record["home"]), record, folder.path, delete=run._options.overwrite)
+    with Gathering(record["cwd"]) as provenance:
+        block.begin(Queue(record["home"]), record, folder.path, provenance.file, delete=run._options.overwrite)
     run._record, run._folder = record, RunFolder(folder.path, record["uid"])
     try:
         capture.begin(run._folder)

@@ -29,6 +29,14 @@ from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import RunStatus
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+# What a file of the folder holds; or what is to be asked for it, as late as that can be.
+Content: TypeAlias = "bytes | Callable[[], bytes]"
+
 ARCHIVE = ".archive"
 
 
@@ -36,7 +44,7 @@ def submit(
     queue: Queue,
     record: Record,
     path: str,
-    contents: Mapping[str, bytes],
+    contents: Mapping[str, Content],
     *,
     replace_uid: str | None = None,
 ) -> Record:
@@ -201,7 +209,7 @@ class _Submission:
             os.close(fd)
         self._lock.release()
 
-    def assemble(self, contents: Mapping[str, bytes]) -> None:
+    def assemble(self, contents: Mapping[str, Content]) -> None:
         """Make the folder, still under a name that nobody looks for."""
         building = RunFolder(self.ticket.building)
         os.makedirs(os.path.dirname(building.path), exist_ok=True)
@@ -209,7 +217,8 @@ class _Submission:
             os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
         self._unsynced.append(files.create(building.lock, b""))
-        for name, data in contents.items():
+        for name, content in contents.items():
+            data = content if isinstance(content, bytes) else content()
             self._unsynced.append(files.create(f"{building.path}/{name}", data))
         try:
             os.link(self._queue.path(SUBMITTING, self.ticket.name), building.record)

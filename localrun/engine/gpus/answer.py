@@ -57,8 +57,13 @@ class Answer:
         if not self.is_whole and not self._devices:
             return Inventory(problem=silence)
         groups = {number: self._device(number, silence) for number in range(self._said.get("count", 0))}
-        gpus = tuple(gpu._replace(index=place) for place, number in enumerate(_order(groups)) for gpu in groups[number])
-        return Inventory(gpus, self._said.get("problem"), self._said.get("driver"), self._said.get("cuda"))
+        driver = self._said.get("driver")
+        gpus = tuple(
+            gpu._replace(index=place, driver=driver)
+            for place, number in enumerate(_order(groups))
+            for gpu in groups[number]
+        )
+        return Inventory(gpus, self._said.get("problem"), driver, self._said.get("cuda"))
 
     def _device(self, number: int, silence: str) -> list[Gpu]:
         nothing = {"uuid": "", "name": "", "pci_bus_id": ""}

@@ -28,6 +28,7 @@ class Gpu(NamedTuple):
     """A whole GPU or a MIG instance; memory in bytes, utilization in percent, temperature in degrees Celsius.
 
     ``index`` counts whole GPUs in PCI order; an instance has that of the GPU it lies on, and its own ``mig_index``.
+    ``driver`` is its driver's version.
     Where ``problem`` says what is wrong the GPU must not be given out, and anything else may be unknown: the uuid "",
     other fields None. ``memory_total`` can be None for a sound one too: where it shares the machine's memory.
     """
@@ -44,6 +45,7 @@ class Gpu(NamedTuple):
     parent: str | None = None
     processes: tuple[GpuProcess, ...] = ()
     problem: str | None = None
+    driver: str | None = None
 
     @property
     def is_mig(self) -> bool:

@@ -77,6 +77,11 @@ class Holdings:
             {"index": gpu.label if gpu.is_mig else gpu.index, "uuid": gpu.uuid, "name": gpu.name} for gpu in self.gpus
         ]
 
+    @property
+    def driver(self) -> str | None:
+        """The version of the GPUs' driver; None without GPUs."""
+        return self.gpus[0].driver if self.gpus else None
+
     def release(self) -> None:
         """Give everything back."""
         for lease in self._leases:

@@ -160,7 +160,7 @@ class Supervisor:
                 "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
             }  # fmt: skip
             record["ranks"] = []
-            record["gpus"] = self._held.in_record()
+            record["gpus"], record["driver"] = self._held.in_record(), self._held.driver
             # A run that is one process without GPUs has nobody to meet.
             if self._held.gpus or record["request"].get("nproc_per_node"):
                 self._held.take_port()

@@ -8,6 +8,7 @@ looks after it. So whoever meets an active block whose lock is free ends it in i
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from localrun import files
 from localrun.engine import processes
@@ -26,10 +27,11 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 _held: dict[str, files.ByteLock] = {}  # the locks of this process's blocks, by uid
 
 
-def begin(queue: Queue, record: Record, path: str, *, delete: bool) -> None:
+def begin(queue: Queue, record: Record, path: str, provenance: Callable[[], bytes], *, delete: bool) -> None:
     """Make the folder of a block that this process enters, and its record, RUNNING.
 
-    A run there that has ended is archived, or with ``delete`` deleted, in the same step.
+    ``provenance`` gives the content of its ``provenance.json``, asked for as late as that can be. A run there that has
+    ended is archived, or with ``delete`` deleted, in the same step.
 
     Raises:
         RunExistsError: the place is taken: by a run that has not ended, or by something that is no run.
@@ -45,6 +47,7 @@ def begin(queue: Queue, record: Record, path: str, *, delete: bool) -> None:
             os.makedirs(needed, 0o700, exist_ok=True)
         for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
             records.advance(record, status)
+        files.replace(folder.provenance, provenance())
         pid = os.getpid()
         record["ranks"] = [{"rank": 0, "pid": pid, "start": processes.start_time(pid)}]
         journal.note(folder)

@@ -1,0 +1,1 @@
+"""What made a run reproducible: gathered at its submission, compared, taken elsewhere, and run again."""

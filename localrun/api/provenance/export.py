@@ -1,0 +1,187 @@
+"""A run as one file to take elsewhere: its folder, with the code of a command run inside it, as ``.tar.gz``.
+
+    <name>/config.json, logs/, …     the run folder as it is, without what only this machine can use
+    <name>/code/                     the tracked files that it was submitted from
+    <name>/export.json               what was exported, and the digest of every other file; the last, so that an
+                                     archive which breaks off is none
+
+It has plain files and folders alone, and everything the run folder says: output, inputs, environment variables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from localrun import __version__, files
+from localrun.api.provenance.code import Code, CodeUnavailableError
+from localrun.api.run import Run
+from localrun.api.runs import RunOrName, get_run
+from localrun.errors import IllegalTransitionError, SystemFailureError
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+
+SCHEMA = 1
+SUFFIX = ".localrun.tar.gz"
+MANIFEST = "export.json"
+CODE = "code"
+# What only the folder itself has a use for: locks, what is being written, what can be made again.
+NOT_TAKEN = {".lock", ".connected", ".untrusted", ".artifacts.jsonl", "venv", MANIFEST}
+
+
+def export_run(run: RunOrName, path: str | os.PathLike[str] | None = None) -> str:
+    """Write a run that has ended into one archive, ``<name>.localrun.tar.gz`` here or ``path``; returns where it is.
+
+    It has the run's folder, complete, and for a command run the code: the tracked files at the recorded commit with the
+    recorded diff, if the repository still has them. What could not be taken along, its ``export.json`` says. An
+    archive that was there is replaced, once the new one is complete.
+
+    Raises:
+        RunNotFoundError: there is no such run (404). IllegalTransitionError: it has not ended (409).
+        SystemFailureError: the archive can't be written (503).
+    """
+    return export(run, path)[0]
+
+
+def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[str, dict[str, Any]]:
+    """As `export_run`; where the archive is, and its manifest."""
+    found = get_run(run).refresh()
+    folder = RunFolder(found.path, found.run_uid)
+    target = files.absolute(path or f"{found.name}{SUFFIX}", "path")
+    if os.path.isdir(target):
+        target = f"{target}/{found.name}{SUFFIX}"
+    before = _ended(folder)
+    place, base = os.path.split(target)
+    temporary = f"{place}/.{base}.{os.urandom(6).hex()}.tmp"
+    try:
+        try:
+            fd = files.create(temporary, b"")
+            with os.fdopen(fd, "wb") as file:
+                manifest = _Export(found, folder).write(file)
+                file.flush()
+                os.fsync(fd)
+            if _ended(folder) != before:
+                raise IllegalTransitionError(f"run {found.name} was started again meanwhile: it was not exported")
+            os.rename(temporary, target)
+        except BaseException:
+            files.remove(temporary)
+            raise
+    except OSError as error:
+        why = f"{error.strerror or error} ({error.filename or target})"
+        raise SystemFailureError(f"run {found.name} could not be exported: {why}") from error
+    return target, manifest
+
+
+def _ended(folder: RunFolder) -> int:
+    """How often a run has started, if it has ended: what tells it from the same run after it was started again."""
+    record = records.read(folder)
+    if not records.status(record).is_terminal():
+        name, status = record["name"], record["status"]
+        raise IllegalTransitionError(f"run {name} is {status}: it can be exported when it has ended")
+    return len(record["lifecycle"])
+
+
+class _Export:
+    """One archive in the making."""
+
+    def __init__(self, run: Run, folder: RunFolder) -> None:
+        self._run = run
+        self._folder = folder
+        self._digests: dict[str, dict[str, Any]] = {}
+        self._left_out: list[str] = []
+
+    def write(self, file: BinaryIO) -> dict[str, Any]:
+        with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+            for path, about in self._tree(""):
+                self._add_from_disk(tar, path, about)
+            about_code = None if os.path.lexists(self._folder.code) else self._add_code(tar)
+            manifest = {
+                "schema": SCHEMA, "localrun": __version__, "name": self._run.name, "uid": self._run.run_uid,
+                "exported_at": records.now(), "host": os.uname().nodename, "code": about_code,
+                "left_out": self._left_out, "files": self._digests,
+            }  # fmt: skip
+            data = json.dumps(manifest, indent=1).encode()
+            self._add(tar, MANIFEST, 0o600, len(data), io.BytesIO(data))
+        return manifest
+
+    def _tree(self, below: str) -> Iterator[tuple[str, os.stat_result]]:
+        """What there is of the run folder to take along, folders before what is in them."""
+        for name in sorted(os.listdir(f"{self._folder.path}/{below}")):
+            path = f"{below}{name}"
+            if path in NOT_TAKEN or (not below and name.endswith(".tmp")):
+                continue
+            about = self._about(path)
+            if about is None:
+                self._left_out.append(path)
+                continue
+            yield path, about
+            if stat.S_ISDIR(about.st_mode):
+                yield from self._tree(f"{path}/")
+
+    def _about(self, path: str) -> os.stat_result | None:
+        """A plain file or folder; also a link to a file of the folder, as that file. None for anything else."""
+        whole = f"{self._folder.path}/{path}"
+        about = os.lstat(whole)
+        if stat.S_ISLNK(about.st_mode):
+            inside = f"{os.path.realpath(self._folder.path)}/"
+            if not os.path.realpath(whole).startswith(inside) or not os.path.isfile(whole):
+                return None
+            return os.stat(whole)
+        return about if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode) else None
+
+    def _add_from_disk(self, tar: tarfile.TarFile, path: str, about: os.stat_result) -> None:
+        if stat.S_ISDIR(about.st_mode):
+            info = self._info(path, 0o700, about.st_mtime)
+            info.type = tarfile.DIRTYPE
+            tar.addfile(info)
+            return
+        with open(f"{self._folder.path}/{path}", "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            self._add(tar, path, about.st_mode, size, file, about.st_mtime)
+
+    def _add_code(self, tar: tarfile.TarFile) -> dict[str, Any] | None:
+        """Add the code of a run whose function doesn't bring it along; what became of that."""
+        git = self._run.provenance.get("git")
+        if os.path.exists(self._folder.function) or git is None or self._run.config.integrations:
+            return None
+        try:
+            with Code(git) as code:
+                for file in code.files():
+                    mode = 0o700 if file.executable else 0o600
+                    self._add(tar, f"{CODE}/{file.path}", mode, len(file.data), io.BytesIO(file.data), time.time())
+                return {"problem": None, "left_out": code.left_out, "untracked": git.get("untracked") or []}
+        except CodeUnavailableError as error:
+            return {"problem": str(error), "left_out": [], "untracked": []}
+
+    def _add(self, tar: tarfile.TarFile, path: str, mode: int, size: int, file: BinaryIO, changed: float = 0.0) -> None:
+        info = self._info(path, 0o700 if mode & 0o100 else 0o600, changed)
+        info.size = size
+        reader = _Hashed(file)
+        tar.addfile(info, reader)
+        if path != MANIFEST:
+            self._digests[path] = {"size": size, "sha256": reader.digest.hexdigest()}
+
+    def _info(self, path: str, mode: int, changed: float) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(f"{self._run.name}/{path}")
+        info.mode, info.mtime = mode, int(changed)
+        return info
+
+
+class _Hashed(io.RawIOBase):
+    """A file of which everything that is read is hashed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data

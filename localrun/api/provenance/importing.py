@@ -1,0 +1,237 @@
+"""A run out of an archive that `export` made, or that claims so: nothing in it is believed, executed or followed.
+
+Only plain files and folders below one name are taken, into a folder of our own out of sight; then every file has to be
+as the manifest says, and the record one that can be read; and then the folder gets its name by one rename. What a
+killed import leaves is cleared away by the next one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from localrun import files, settings
+from localrun.api.provenance import compare
+from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
+from localrun.api.recorded import Recorded
+from localrun.api.run import Run
+from localrun.engine.queue import Queue
+from localrun.errors import LocalrunError, RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
+from localrun.model import journal
+from localrun.model import record as records
+from localrun.model.folder import RunFolder
+from localrun.model.record import Record
+from localrun.model.request import validate_name
+
+_BUILDING = ".import"  # in the runs folder; one import at a time
+_LARGEST_MANIFEST = 256 << 20
+_LATEST = 1 << 33  # a time that every file system can write down
+_PIECE = 1 << 20
+
+
+def import_run(path: str | os.PathLike[str], name: str | None = None, trust: bool = False) -> Run:
+    """Bring a run back from the archive that `export_run` wrote, under its name or ``name``; its uid stays.
+
+    It is this user's then. What is pickled in it (function, inputs, result) is code, and is not loaded unless
+    ``trust`` says that it comes from somebody whose code may run here.
+
+    Raises:
+        RunNotFoundError: there is no such file (404).
+        RunConfigError: the file is no whole archive of a run, or was altered (400). Nothing was made.
+        RunExistsError: the name is taken (409). SystemFailureError: the runs folder can't be written (503).
+    """
+    source = files.absolute(path, "path")
+    if name is not None:
+        validate_name(name)
+    if not os.path.isfile(source):
+        raise RunNotFoundError(f"there is no file {source}")
+    runs, queue = settings.runs_dir(), Queue(settings.home())
+    queue.prepare()
+    try:
+        os.makedirs(runs, exist_ok=True)
+        with files.ByteLock.acquire(f"{runs}/{_BUILDING}.lock"):
+            building = RunFolder(f"{runs}/{_BUILDING}")
+            _clear(building)
+            with journal.Change(building.path):
+                os.mkdir(building.path, 0o700)
+            try:
+                return _import(source, building, queue, name, trust)
+            finally:
+                _clear(building)
+    except OSError as error:
+        where = error.filename or runs
+        raise SystemFailureError(f"{source} could not be imported: {error.strerror or error} ({where})") from error
+
+
+def _clear(building: RunFolder) -> None:
+    """Remove what is there of a folder in the making. What is none, a link say, nobody here has made: an OSError."""
+    if os.path.lexists(building.path):
+        with journal.Change(building.path):
+            shutil.rmtree(building.path)
+
+
+def _import(source: str, building: RunFolder, queue: Queue, name: str | None, trust: bool) -> Run:
+    archive = _Archive(source, building)
+    archive.unpack()
+    archive.verify()
+    record = _checked(source, building)
+    target = RunFolder(f"{settings.runs_dir()}/{name or record['name']}", record["uid"])
+    record |= {"name": name or record["name"], "home": queue.home}
+    record["submission"] = {**(record.get("submission") or {}), "folder": target.path}
+    files.replace(building.record, records.encode(record))
+    for made, data in ((building.lock, b""), *(() if trust else ((building.untrusted, source.encode() + b"\n"),))):
+        os.close(files.create(made, data))
+    os.makedirs(building.checkpoints, mode=0o700, exist_ok=True)
+    _sync(building.path)
+    with queue.lock():
+        if os.path.lexists(target.path):
+            raise RunExistsError(f"{target.path} exists already: import it under another name (--name)")
+        with journal.Change(building.path, target.path):
+            os.rename(building.path, target.path)
+    return Run.load(target.path)
+
+
+class _Archive:
+    """An archive on its way into the folder that is being made."""
+
+    def __init__(self, source: str, building: RunFolder) -> None:
+        self._source = source
+        self._building = building
+        self._top: str | None = None
+        self._found: dict[str, dict[str, Any]] = {}
+        self._manifest: bytes | None = None
+
+    def unpack(self) -> None:
+        """Write what is in it, as long as it is what may be in it."""
+        try:
+            with gzip.open(self._source) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+                for info in tar:
+                    self._take(tar, info)
+                    tar.members.clear()  # type: ignore[attr-defined]
+                while file.read(_PIECE):  # to the end, where its checksum is
+                    pass
+        except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
+            raise self._refused(f"it is damaged or no archive ({error})") from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise self._refused(f"it is damaged or no archive ({error})") from None  # gzip's own
+
+    def _take(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        path = self._inside(info)
+        if self._manifest is not None:
+            raise self._refused(f"something follows its {MANIFEST}")
+        if info.isdir():
+            self._make_folder(path)
+            return
+        piece = tar.extractfile(info)
+        assert piece is not None, "it is a plain file"
+        if path == MANIFEST:
+            if info.size > _LARGEST_MANIFEST:
+                raise self._refused(f"its {MANIFEST} has {info.size} bytes")
+            self._manifest = piece.read()
+            return
+        left = os.statvfs(self._building.path)
+        if info.size > left.f_bavail * left.f_frsize:
+            raise self._refused(f"{info.name!r} has {info.size} bytes, and there is no room for that")
+        self._found[path] = self._write(path, iter(lambda: piece.read(_PIECE), b""), info)
+
+    def _inside(self, info: tarfile.TarInfo) -> str:
+        """The path of a member in the run's folder."""
+        parts = info.name.rstrip("/").split("/")
+        if not all(part not in ("", ".", "..") and "\0" not in part for part in parts):
+            raise self._refused(f"{info.name!r} leads out of it")
+        if info.issparse() or info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise self._refused(f"{info.name!r} is no plain file or folder")
+        self._top = self._top or parts[0]
+        path = "/".join(parts[1:])
+        if parts[0] != self._top or not path or (parts[1] in NOT_TAKEN and path != MANIFEST):
+            raise self._refused(f"{info.name!r} is none of a run's")
+        return path
+
+    def _write(self, path: str, pieces: Iterator[bytes], info: tarfile.TarInfo) -> dict[str, Any]:
+        """A file that wasn't there; what its digest is."""
+        whole, digest, size = f"{self._building.path}/{path}", hashlib.sha256(), 0
+        self._make_folder(os.path.dirname(path))
+        try:
+            fd = files.create(whole, b"", mode=0o700 if info.mode & 0o100 else 0o600)
+        except FileExistsError:
+            raise self._refused(f"{info.name!r} is there twice") from None
+        with os.fdopen(fd, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                digest.update(piece)
+                size += len(piece)
+        changed = min(max(info.mtime, 0), _LATEST)
+        os.utime(whole, (changed, changed))
+        return {"size": size, "sha256": digest.hexdigest()}
+
+    def _make_folder(self, path: str) -> None:
+        """Have a folder, and those that it is in, for nobody else."""
+        whole = f"{self._building.path}/{path}"
+        if not os.path.isdir(whole):
+            self._make_folder(os.path.dirname(path))
+            os.mkdir(whole, 0o700)
+
+    def verify(self) -> None:
+        """Hold what was unpacked against what the manifest says; keep the latter."""
+        if self._manifest is None:
+            raise self._refused("it breaks off, or isn't one that 'localrun export' made")
+        try:
+            manifest = json.loads(self._manifest)
+            schema, expected = manifest["schema"], manifest["files"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise self._refused(f"its {MANIFEST} can't be read") from None
+        if schema != SCHEMA:
+            raise self._refused(f"it was made by another localrun ({manifest.get('localrun')})")
+        if expected != self._found:
+            wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
+            raise self._refused(f"{wrong[0]!r} is not as it was exported")
+        os.close(files.create(self._building.export, self._manifest))
+
+    def _refused(self, why: str) -> RunConfigError:
+        return RunConfigError(f"{self._source} was not imported: {why}")
+
+
+def _checked(source: str, building: RunFolder) -> Record:
+    """The record, if all that is to be read of it later can be."""
+    try:
+        record = records.read(building)
+        validate_name(record["name"])
+        if re.fullmatch(r"[0-9a-f]{16}", record["uid"]) is None:
+            raise ValueError("its uid is none")
+        if not records.status(record).is_terminal():
+            raise ValueError("it had not ended")
+        run = Run._of(record, building)
+        for field, value in vars(Recorded).items():
+            if isinstance(value, property) and field not in ("config", "submitted_config"):
+                getattr(run, field)
+        for field, usual in records.new(uid="", name="", run_type="").items():
+            if isinstance(usual, list | dict) and type(record.get(field, usual)) is not type(usual):
+                raise TypeError(f"its {field} is none")
+        compare.differences(run.provenance, run.provenance)
+        ranks = (record.get("failed_rank"), run.nproc_per_node, record["first_resumption"])
+        if not all(rank is None or type(rank) is int for rank in ranks):
+            raise TypeError("a rank is no number")
+    except (LocalrunError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise RunConfigError(f"{source} was not imported: its record is none of an ended run ({error})") from None
+    return record
+
+
+def _sync(folder: str) -> None:
+    """Have a folder survive a power cut with all that is in it."""
+    for place, _, names in os.walk(folder):
+        for path in (*(f"{place}/{name}" for name in names), place):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)

@@ -1,0 +1,72 @@
+"""Running a run again, here and now: what is not as it was then, and the new run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from localrun.api import control, submit
+from localrun.api.provenance.compare import Difference, differences
+from localrun.api.provenance.gather import Gathering
+from localrun.api.run import Run
+from localrun.engine.gpus import inventory, probe
+from localrun.errors import RunConfigError, UntrustedRunError
+from localrun.model.folder import RunFolder
+
+
+def differences_here(run: Run) -> list[Difference]:
+    """What is not as it was when the run was submitted: code, packages, machine, GPUs, its working folder."""
+    then = run.provenance
+    gpus = then.pop("gpus") or []
+    driver, _ = then.pop("driver"), then.pop("image_id")
+    is_here = run.cwd is not None and os.path.isdir(run.cwd)
+    with Gathering(run.cwd if is_here and not run.config.integrations else None) as gathering:
+        here = gathering.mapping()
+    found: list[Difference] = []
+    if not is_here and not run.config.integrations:
+        here["git"] = None  # of a folder that it has nothing to do with
+        found.append(Difference("working folder", run.cwd, None))
+    return [*found, *_of_gpus(gpus, driver), *differences(then, here)]
+
+
+def _of_gpus(gpus: list[dict[str, Any]], driver: str | None) -> list[Difference]:
+    """What is missing of the GPUs that a run had, and whether their driver is another."""
+    if not gpus:
+        return []
+    there = probe.inventory()
+    names, ours = [gpu.name for gpu in there.gpus], [gpu["name"] for gpu in gpus]
+    found = []
+    if any(names.count(name) < ours.count(name) for name in ours):
+        had = ", ".join(f"{ours.count(name)} x {name}" for name in dict.fromkeys(ours))
+        found.append(Difference("GPUs", had, inventory.types(there.gpus)))
+    if driver != there.driver:
+        found.append(Difference("driver", driver, there.driver))
+    return found
+
+
+def replay(run: Run, name: str | None = None, *, trust: bool = False) -> Run:
+    """Queue a run again as a new one: its configuration, and its commands or its function and inputs.
+
+    It works in the folder that it worked in then. If that isn't here, a command run works in the code that came with
+    it, and a function, which brings its code along, in the present folder.
+
+    Raises:
+        UntrustedRunError: it came from elsewhere and nobody has said to trust it (403).
+        RunConfigError: it can't be run: a traced block, or one whose code is nowhere (400).
+    """
+    control.refuse_block(run._record)
+    if os.path.lexists(RunFolder(run.path).untrusted) and not trust:
+        raise UntrustedRunError(f"run {run.name} came from elsewhere: say that you trust it (--trust), or import it so")
+    return submit.clone(run, name, {"cwd": _working_folder(run)})
+
+
+def _working_folder(run: Run) -> str | None:
+    if run.config.integrations or os.path.isdir(run.cwd):
+        return None  # as it is
+    if run.fn_name is not None:
+        return os.getcwd()
+    code, within = RunFolder(run.path).code, (run.provenance.get("git") or {}).get("folder") or "."
+    folder = os.path.normpath(os.path.join(code, within))
+    if not (folder == code or folder.startswith(f"{code}/")) or not os.path.isdir(folder):
+        raise RunConfigError(f"run {run.name} worked in {run.cwd}, which isn't here, and no code came with it")
+    return folder
