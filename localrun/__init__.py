@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
     from localrun.api.interactive import connect, create_interactive_run
+    from localrun.api.lineage.graph import Lineage, lineage
     from localrun.api.listing.lists import ObjectList, PaginatedObjectList
     from localrun.api.load import run
     from localrun.api.machine.clusters import Cluster, get_cluster, get_clusters
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         wait_for_run_status,
     )
     from localrun.api.secrets import create_secret, delete_secrets, get_secrets
+    from localrun.api.tracing.opening import open  # noqa: A004
     from localrun.api.watching import watch_run_status
     from localrun.errors import (
         CacheMismatchError,
@@ -80,8 +82,10 @@ _HOMES = {
         "create_run", "delete_run", "delete_runs", "get_run", "get_runs",
         "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
     ),
+    "localrun.api.lineage.graph": ("Lineage", "lineage"),
     "localrun.api.secrets": ("create_secret", "delete_secrets", "get_secrets"),
     "localrun.api.watching": ("watch_run_status",),
+    "localrun.api.tracing.opening": ("open",),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
         "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError",
@@ -102,6 +106,7 @@ __all__ = [
     "Executor",
     "Function",
     "IllegalTransitionError",
+    "Lineage",
     "LocalrunError",
     "MAPIException",
     "MissingPackageError",
@@ -143,6 +148,8 @@ __all__ = [
     "get_secrets",
     "gpus",
     "initialize",
+    "lineage",
+    "open",
     "run",
     "set_api_key",
     "start_run",

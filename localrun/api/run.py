@@ -14,6 +14,7 @@ from localrun import files, settings
 from localrun.api import control
 from localrun.api.output import logs
 from localrun.api.recorded import Recorded
+from localrun.api.tracing import current
 from localrun.engine.dispatch import submission
 from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, wait_until
 from localrun.engine.queue import Queue
@@ -107,6 +108,7 @@ class Run(Recorded):
         if rank is not None and (type(rank) is not int or rank not in range(self.nproc_per_node or 1)):
             raise ValueError(f"rank: run {self.name} has ranks 0 to {(self.nproc_per_node or 1) - 1}, not {rank!r}")
         self.wait(timeout)
+        self._note_use()
         if self._record["fn_name"] is None:
             return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
         error = self.exception()
@@ -119,6 +121,7 @@ class Run(Recorded):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the exception with which the run ended; None if it completed."""
         self.wait(timeout)
+        self._note_use()
         if self.status is RunStatus.COMPLETED:
             return None
         if self.status is RunStatus.STOPPED:
@@ -163,10 +166,19 @@ class Run(Recorded):
         """A function's inputs: ``{"args": [...], "kwargs": {...}}``; of a command run, both empty."""
         from localrun.model.pickles import payload
 
+        self._note_use()
         if self._record["fn_name"] is None:
             return {"args": [], "kwargs": {}}
         loaded: dict[str, Any] = payload.load(self._folder.inputs, None)
         return loaded
+
+    def _note_use(self) -> None:
+        """Have this run among the artifacts of those that the asking code is part of."""
+        users = current.folders()
+        if users:
+            from localrun.api.tracing import noting
+
+            noting.note_use(users, self._folder, self._record)
 
     # -- its output -------------------------------------------------------------------------------------------------
 
@@ -179,6 +191,7 @@ class Run(Recorded):
         return self._stream(self._folder.stderr, rank)
 
     def _stream(self, path: Any, rank: int | None) -> str:
+        self._note_use()
         resumption = self.latest_attempt
         chosen = logs.choose_rank(self._folder, resumption, rank)
         return logs.stream(path(resumption, chosen)).decode(errors="replace")
@@ -187,12 +200,14 @@ class Run(Recorded):
         """stdout and stderr merged in time order, as they are now; options as in `get_run_logs`."""
         from localrun.api import runs
 
+        self._note_use()
         return runs.get_run_logs(self, rank, **options)
 
     def follow_logs(self, rank: int | None = None, **options: Any) -> Iterator[str]:
         """The log line by line, until the run has ended; options as in `follow_run_logs`."""
         from localrun.api import runs
 
+        self._note_use()
         lines: Iterator[str] = runs.follow_run_logs(self, rank, **options)
         return lines
 
@@ -312,6 +327,18 @@ class Run(Recorded):
     def write(self, data: Any, path: str) -> None:
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
         self._in_folder(lambda folder: control.write(folder, data, path))
+
+    def log_artifact(self, path: str | os.PathLike[str]) -> None:
+        """Have a file, or every file in a folder, among the run's downstream artifacts, with its size and digest now.
+
+        For what the run made without `localrun.open`; also asked for by another process, while the run has not ended.
+
+        Raises:
+            IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read.
+        """
+        from localrun.api.tracing import noting
+
+        self._in_folder(lambda folder: noting.log(folder, path))
 
     # -- as an object -----------------------------------------------------------------------------------------------
 

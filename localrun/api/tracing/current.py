@@ -23,6 +23,11 @@ def leave(folder: RunFolder) -> None:
     _around.set(tuple(each for each in _around.get() if each.uid != folder.uid))
 
 
+def is_open(folder: RunFolder) -> bool:
+    """False for a block that was left; the run that this process works for goes on as long as it does."""
+    return folder.uid is None or str(folder.uid) in _open
+
+
 def folders() -> list[RunFolder]:
     """The folders of these runs, outermost first.
 
