@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def artifacts(self) -> str:
-        """What a run that is at work has read and made so far; if it isn't too much, its end takes it into the record."""
+        """What a run at work has read and made so far; if that isn't too much, its end takes it into the record."""
         return f"{self.path}/artifacts.jsonl"
 
     @property

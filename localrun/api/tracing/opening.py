@@ -56,8 +56,8 @@ def open(  # noqa: A001 - that is what it is
     nothing is noted. ``options`` are fsspec's, as in ``localrun.open("s3://…", anon=True)``.
 
     The artifact's ``url`` is the absolute path of a local file, links resolved, or the URL without its password. The
-    digest is made as the file is read or written from its start to its end. One that is read otherwise is read again for
-    its digest, or has none if it is larger than 64 MiB and not known from before.
+    digest is made as the file is read or written from its start to its end. One that is read otherwise is read again
+    for its digest, or has none if it is larger than 64 MiB and not known from before.
 
     Raises:
         OSError, ValueError: as ``open``, or the URL's file system, has it.
@@ -65,7 +65,7 @@ def open(  # noqa: A001 - that is what it is
     local = None if options else _local(url)
     if local is None:
         return _open_url(str(url), mode, buffering, encoding, errors, newline, options)
-    file = builtins.open(local, mode, buffering, encoding, errors, newline)
+    file = builtins.open(local, mode, buffering, encoding, errors, newline)  # noqa: SIM115 - the caller's
     folders = current.folders()
     if not folders or isinstance(local, int):
         return file
@@ -218,10 +218,10 @@ class _Remote(NamedTuple):
         return lambda: self._note(watched) if self.folders else None
 
     def _note(self, watched: Watched) -> None:
+        size = self._size()
         if os.path.isabs(self.url) and os.path.isfile(self.url):
-            size, digest = digests.of_file(self.url, large=self.writes)
+            digest = digests.of_file(self.url, large=self.writes)[1]
         else:
-            size = self._size()
             digest = None if size is None or self.opened.compression else watched.digest(size)
         artifact = artifacts.file(self.url, size, digest, records.now())
         note(self.folders, DOWNSTREAM if self.writes else UPSTREAM, artifact)
@@ -238,5 +238,6 @@ def _name(url: str, opened: Any) -> str:
     """A URL as it is shown, without what is nobody's business; of a file of this machine the path."""
     protocol = opened.fs.protocol
     if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
-        return os.path.realpath(opened.path)
-    return _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1@", url))
+        return os.path.realpath(str(opened.path))
+    shown: str = _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1@", url))
+    return shown

@@ -20,12 +20,14 @@ class Watched(io.RawIOBase):
     What `at_close` returns is called when it is closed.
     """
 
-    def __init__(self, inner: Any, close: Callable[[], None], at_close: Callable[[Watched], Callable[[], None]]) -> None:
+    def __init__(
+        self, inner: Any, close: Callable[[], None], at_close: Callable[[Watched], Callable[[], None]]
+    ) -> None:
         self._inner = inner
         self._close = close
         self._at_close = at_close
         self._sum = hashlib.sha256()
-        self._at = inner.tell()
+        self._at: int = inner.tell()
         self._hashed: int | None = 0  # the hash is that of so many bytes from the start; None: of none that are there
         self.is_written = False
 
@@ -54,9 +56,9 @@ class Watched(io.RawIOBase):
             self._pass(memoryview(data))
         return data
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         """Write what can be written of this at once."""
-        count: int | None = self._inner.write(data)
+        count = int(self._inner.write(data) or 0)
         self.is_written = True
         if count:
             if self._hashed is not None and self._at < self._hashed:
@@ -142,10 +144,10 @@ class Bytes(io.BufferedIOBase):
     def __next__(self) -> bytes:
         return next(self._buffered)
 
-    raw = property(lambda self: self._buffered.raw, doc="The layer below.")  # type: ignore[assignment]
+    raw = property(lambda self: self._buffered.raw, doc="The layer below.")
     name = property(lambda self: self._buffered.name, doc="Its name, as it was opened.")
     mode = property(lambda self: self._buffered.mode, doc="Its mode.")
-    closed = property(lambda self: self._buffered.closed, doc="True if it is closed.")  # type: ignore[assignment]
+    closed = property(lambda self: self._buffered.closed, doc="True if it is closed.")
 
 
 _METHODS = (
