@@ -1,6 +1,6 @@
 """The artifacts of a run: what it read (upstream) and what it made (downstream).
 
-While a run is at work they are lines of a journal in its folder, which any of its processes may append to. Its end
+While a run is at work they are in a journal in its folder, which any of its processes may append lines to. Its end
 takes them into the record, unless they are so many that every reader of the record would feel it: then they stay beside
 it, and `of` gives both. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``, ``size`` in bytes,
 ``digest`` ("sha256:…") and ``time``; a run's has its ``name`` and ``uid`` too. Size and digest are None where they
@@ -36,15 +36,15 @@ def file(url: str, size: int | None, digest: str | None, time: str) -> dict[str,
 
 def append(folder: RunFolder, artifacts: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Note artifacts of a run that is at work, each with its direction; nothing if the run's folder is gone."""
-    # In one write, and on lines of their own whatever a full disk has left of the last one.
-    lines = b"\n" + b"".join(json.dumps([direction, artifact]).encode() + b"\n" for direction, artifact in artifacts)
+    # On a line of its own whatever a full disk has left of the last one.
+    line = b"\n%s\n" % json.dumps(list(artifacts)).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(folder.artifacts, flags, 0o600)
     except FileNotFoundError:
         return
     try:
-        files.write_all(fd, lines)
+        files.write_all(fd, line)
     finally:
         os.close(fd)
 
@@ -107,18 +107,19 @@ def _journal(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
     except OSError:
         return found  # whatever else lies there doesn't keep a run from its end
     for line in lines:
-        entry = _entry(line)
-        if entry is not None:
-            found[entry[0]].append(entry[1])
+        for direction, artifact in _entries(line):
+            found[direction].append(artifact)
     return found
 
 
-def _entry(line: bytes) -> tuple[str, dict[str, Any]] | None:
-    """A line's entry; None if it is none: empty, or cut short by a full disk or a kill."""
+def _entries(line: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """What a line says; nothing if it is empty, or cut short by a full disk or a kill."""
     try:
-        direction, artifact = json.loads(line)
-        is_entry = direction in DIRECTIONS and artifact.keys() >= _FIELDS and isinstance(artifact["url"], str)
-        hash((artifact["kind"], artifact.get("uid"), artifact["digest"]))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return None
-    return (direction, artifact) if is_entry else None
+        return [(direction, artifact) for direction, artifact in json.loads(line) if _is_entry(direction, artifact)]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return []
+
+
+def _is_entry(direction: Any, artifact: Any) -> bool:
+    hash((artifact["kind"], artifact.get("uid"), artifact["digest"]))
+    return direction in DIRECTIONS and artifact.keys() >= _FIELDS and isinstance(artifact["url"], str)

@@ -46,7 +46,7 @@ def of_file(path: str, *, large: bool = False) -> tuple[int, str | None]:
 def of_open(fd: int, there: os.stat_result, *, large: bool = False) -> str | None:
     """The same of a file that is open for reading, and was so when looked at; its position is left anywhere."""
     if there.st_size < _WORTH_KEEPING:
-        return f"sha256:{hashlib.sha256(_content(fd)).hexdigest()}"
+        return f"sha256:{hashlib.sha256(_content(fd, there.st_size)).hexdigest()}"
     digest = known(there)
     if digest is None and (large or there.st_size <= SMALL):
         with open(fd, "rb", buffering=0, closefd=False) as file:
@@ -56,12 +56,12 @@ def of_open(fd: int, there: os.stat_result, *, large: bool = False) -> str | Non
     return digest
 
 
-def _content(fd: int) -> bytes:
-    pieces, at = [], 0
-    while piece := os.pread(fd, _WORTH_KEEPING, at):
-        pieces.append(piece)
-        at += len(piece)
-    return b"".join(pieces)
+def _content(fd: int, size: int) -> bytes:
+    data = os.pread(fd, size + 1, 0)
+    while len(data) > size:  # it has grown
+        size = 2 * len(data)
+        data = os.pread(fd, size + 1, 0)
+    return data
 
 
 def is_same(one: os.stat_result, other: os.stat_result) -> bool:

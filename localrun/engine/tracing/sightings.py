@@ -58,10 +58,11 @@ class Sightings:
         self._removed: set[str] = set()
         self._entries: list[tuple[str, dict[str, Any]]] = []
         self._real: dict[str, str] = {}
+        self._now = ""
 
     def take(self, events: Iterable[Event]) -> None:
         """Look at what the program opened, in this order; also, if they are small, at what it had made before."""
-        made, self._new = self._new, []
+        made, self._new, self._now = self._new, [], records.now()
         for name, mode, flags in events:
             if isinstance(flags, int):
                 self._opened(name, flags)
@@ -77,6 +78,7 @@ class Sightings:
 
     def finish(self) -> None:
         """Note all that has not been noted: what was made, as it is now."""
+        self._now = records.now()
         for path in self._unsure:
             seen = self._read[path]
             if seen is not None:
@@ -118,7 +120,9 @@ class Sightings:
         """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
         if isinstance(name, bytes):
             name = os.fsdecode(name)
-        return os.path.normpath(os.path.join(self._cwd, name)) if isinstance(name, str) and name else None
+        if not isinstance(name, str) or not name:
+            return None
+        return os.path.normpath(name if name[0] == "/" else f"{self._cwd}/{name}")
 
     def _after(self, name: Any) -> str:
         """The working folder after it was to be changed, which may have failed."""
@@ -138,7 +142,7 @@ class Sightings:
                 _, digest = digests.of_file(real, large=most is None)
         except OSError:
             return None  # not there, or not to be read
-        return _Seen(there, artifacts.file(real, there.st_size, digest, records.now()))
+        return _Seen(there, artifacts.file(real, there.st_size, digest, self._now))
 
     def _conclude(self, path: str, seen: _Seen | None) -> None:
         """Note what was made, as it is at the end."""
@@ -156,7 +160,7 @@ class Sightings:
     def _note_gone(self, direction: str, path: str) -> None:
         real, _ = self._find(path)
         if self._counts(path, real) and os.path.isdir(os.path.dirname(real)):
-            self._entries.append((direction, artifacts.file(real, None, None, records.now())))
+            self._entries.append((direction, artifacts.file(real, None, None, self._now)))
 
     def _counts(self, path: str, real: str) -> bool:
         """True if a file is in scope under one of its names, and its real one isn't left out."""
