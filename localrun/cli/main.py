@@ -30,6 +30,7 @@ COMMANDS = (
     ("describe", "describe", "show everything about a run"),
     ("logs", "logs", "show a run's output"),
     ("diff", "diff", "show what is not the same about two runs"),
+    ("lineage", "lineage", "show which files and runs led to a run, and what came of it"),
     ("interactive", "interactive", "hold GPUs for some hours, with a shell on them"),
     ("connect", "interactive", "open a shell inside a running run, or run a command there"),
     ("wait", "wait", "wait for runs, and exit as they did"),

@@ -155,4 +155,3 @@ def _plain(path: Any) -> Any:
 def _abandon_all() -> None:
     while _watches:
         _watches.pop().abandon()
-
