@@ -54,7 +54,7 @@ class Recorded:
     downstream_artifacts = property(lambda self: self._artifacts(artifacts.DOWNSTREAM), doc="What it has made so far.")
 
     def _artifacts(self, direction: str) -> list[dict[str, Any]]:
-        return artifacts.of(self._folder, self._record, direction)
+        return [dict(each) for each in artifacts.of(self._folder, self._record, direction)]
 
     @property
     def path(self) -> str:

@@ -67,6 +67,7 @@ class Watch:
             if self._witness is not None and self._witness.tell(self.pending):
                 is_complete = self._witness.end()
             else:
+                self.abandon()
                 sightings = Sightings(self.folder, self._scope, self._cwd, self._since)
                 sightings.take(self.pending)
                 sightings.finish()
@@ -75,7 +76,7 @@ class Watch:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def abandon(self) -> None:
-        """Be the watch of another process, of which this one is a fork."""
+        """Have nothing to do with the witness any more: it was lost, or is that of the process we are a fork of."""
         if self._witness is not None:
             self._witness.close()
 
