@@ -33,7 +33,7 @@ def add_lineage(parser: Parser) -> None:
     parser.add_argument(
         "-o", "--output", choices=("tree", "json", "dot", "svg"), default="tree", help="how to print it; dot: Graphviz"
     )
-    parser.examples("localrun lineage eval-07", "localrun lineage eval-07 -o svg >eval-07.svg")
+    parser.examples("localrun lineage eval-07", "localrun lineage eval-07 -o dot | dot -Tpdf >eval-07.pdf")
     parser.set_defaults(command=show)
 
 
