@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
     from localrun.api.executor import Executor
     from localrun.api.function import Function, function
     from localrun.api.interactive import connect, create_interactive_run
+    from localrun.api.lineage.graph import Lineage, lineage
     from localrun.api.listing.lists import ObjectList, PaginatedObjectList
     from localrun.api.load import run
     from localrun.api.machine.clusters import Cluster, get_cluster, get_clusters
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         wait_for_run_status,
     )
     from localrun.api.secrets import create_secret, delete_secrets, get_secrets
+    from localrun.api.tracing.opening import open  # noqa: A004
     from localrun.api.watching import watch_run_status
     from localrun.errors import (
         CacheMismatchError,
@@ -82,8 +84,10 @@ _HOMES = {
         "create_run", "delete_run", "delete_runs", "get_run", "get_runs",
         "start_run", "start_runs", "stop_run", "stop_runs", "update_run", "update_run_metadata", "wait_for_run_status",
     ),
+    "localrun.api.lineage.graph": ("Lineage", "lineage"),
     "localrun.api.secrets": ("create_secret", "delete_secrets", "get_secrets"),
     "localrun.api.watching": ("watch_run_status",),
+    "localrun.api.tracing.opening": ("open",),
     "localrun.errors": (
         "CacheMismatchError", "CacheMismatchWarning", "IllegalTransitionError", "LocalrunError", "MAPIException",
         "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError",
@@ -104,6 +108,7 @@ __all__ = [
     "Executor",
     "Function",
     "IllegalTransitionError",
+    "Lineage",
     "LocalrunError",
     "MAPIException",
     "MissingPackageError",
@@ -147,6 +152,8 @@ __all__ = [
     "gpus",
     "import_run",
     "initialize",
+    "lineage",
+    "open",
     "run",
     "set_api_key",
     "start_run",

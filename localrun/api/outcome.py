@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from localrun.api.output import logs
 from localrun.api.recorded import Recorded
+from localrun.api.tracing import current
 from localrun.errors import ResultUnavailableError, RunFailedError, RunStoppedError
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
@@ -69,6 +70,7 @@ class Outcome(Recorded):
 
     def _outcome(self, rank: int | None = None, *, mmap: bool = False, trust: bool = False) -> Any:
         """What came of the run, which has ended."""
+        self._note_use()
         if self.run_type != "FUNCTION":
             return self.stdout(rank) if self.status is RunStatus.COMPLETED else self.stderr(rank)
         error = self._error(trust)
@@ -80,7 +82,8 @@ class Outcome(Recorded):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and return the exception with which the run ended; None if it completed."""
-        return self.wait(timeout)._error(trust=False)
+        self.wait(timeout)._note_use()
+        return self._error(trust=False)
 
     def _error(self, trust: bool) -> BaseException | None:
         if self.status is RunStatus.COMPLETED:
@@ -138,6 +141,7 @@ class Outcome(Recorded):
         """
         from localrun.model.pickles import ledger, payload
 
+        self._note_use()
         if self.run_type != "FUNCTION":
             return {"args": [], "kwargs": {}}
         path, stored = ledger.inputs(self._folder, self._record)
@@ -160,3 +164,10 @@ class Outcome(Recorded):
             payload.verify(path, stored)
         return self
 
+    def _note_use(self) -> None:
+        """Have this run among the artifacts of those that the asking code is part of."""
+        users = current.folders()
+        if users:
+            from localrun.api.tracing import noting
+
+            noting.note_use(users, self._folder, self._record)

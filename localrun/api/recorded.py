@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from localrun import files
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
 from localrun.engine.dispatch import submission
+from localrun.model import artifacts
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.moment import Moment
@@ -50,10 +51,11 @@ class Recorded:
     error = property(lambda self: self._record.get("error"), doc="The exception of a function that raised, one line.")
     error_traceback = property(lambda self: self._record.get("error_traceback"), doc="Its traceback, as text.")
     metadata = property(lambda self: dict(self._record.get("metadata") or {}), doc="The metadata, a copy.")
-    upstream_artifacts = property(lambda self: list(self._record.get("upstream_artifacts") or []), doc="What it read.")
-    downstream_artifacts = property(
-        lambda self: list(self._record.get("downstream_artifacts") or []), doc="What it made"
-    )
+    upstream_artifacts = property(lambda self: self._artifacts(artifacts.UPSTREAM), doc="What it has read so far.")
+    downstream_artifacts = property(lambda self: self._artifacts(artifacts.DOWNSTREAM), doc="What it has made so far.")
+
+    def _artifacts(self, direction: str) -> list[dict[str, Any]]:
+        return [dict(each) for each in artifacts.of(self._folder, self._record, direction)]
 
     @property
     def path(self) -> str:

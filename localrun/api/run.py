@@ -14,6 +14,7 @@ from localrun import files, settings
 from localrun.api import control
 from localrun.api.outcome import Outcome
 from localrun.api.output import logs
+from localrun.api.tracing import current
 from localrun.api.tracing.block import Block
 from localrun.engine.dispatch import submission
 from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, up_to_date, wait_until
@@ -99,8 +100,7 @@ class Run(Outcome, Block):
         return self._stream(self._folder.stderr, rank)
 
     def _stream(self, path: Any, rank: int | None) -> str:
-        from localrun.api.tracing import current
-
+        self._note_use()
         current.sync(self._folder)
         resumption = self.latest_attempt
         chosen = logs.choose_rank(self._folder, resumption, rank)
@@ -110,12 +110,14 @@ class Run(Outcome, Block):
         """stdout and stderr merged in time order, as they are now; options as in `get_run_logs`."""
         from localrun.api import runs
 
+        self._note_use()
         return runs.get_run_logs(self, rank, **options)
 
     def follow_logs(self, rank: int | None = None, **options: Any) -> Iterator[str]:
         """The log line by line, until the run has ended; options as in `follow_run_logs`."""
         from localrun.api import runs
 
+        self._note_use()
         lines: Iterator[str] = runs.follow_run_logs(self, rank, **options)
         return lines
 
@@ -238,6 +240,18 @@ class Run(Outcome, Block):
     def write(self, data: Any, path: str) -> None:
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
         self._in_folder(lambda folder: control.write(folder, data, path))
+
+    def log_artifact(self, path: str | os.PathLike[str]) -> None:
+        """Have a file, or every file in a folder, among the run's downstream artifacts, with its size and digest now.
+
+        For what the run made without `localrun.open`; also asked for by another process, while the run has not ended.
+
+        Raises:
+            IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read.
+        """
+        from localrun.api.tracing import noting
+
+        self._in_folder(lambda folder: noting.log(folder, path))
 
     # -- moving it --------------------------------------------------------------------------------------------------
 

@@ -192,7 +192,8 @@ def _submit(
     contents = dict(contents)
     if request.parameters:
         contents["parameters.yaml"] = _yaml(request.parameters)
-    record["given"] = {name: Stored.of(data).to_record() for name, data in contents.items()}
+    stored = {name: Stored.of(data) for name, data in contents.items() if isinstance(data, bytes)}
+    record["given"] = {name: each.to_record() for name, each in stored.items()}
     return Run._of(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
 
 

@@ -30,6 +30,7 @@ COMMANDS = (
     ("describe", "describe", "show everything about a run"),
     ("logs", "logs", "show a run's output"),
     ("diff", "diff", "show what is not the same about two runs"),
+    ("lineage", "lineage", "show which files and runs led to a run, and what came of it"),
     ("replay", "replay", "run a run again, after saying what is not as it was"),
     ("export", "archive", "write a run into one file, to take it elsewhere"),
     ("import", "archive", "bring a run back from such a file"),

@@ -1,8 +1,10 @@
 """The artifacts of a run: what it read (upstream) and what it made (downstream).
 
-While a run is at work they are lines of a journal in its folder, which any of its processes may append to and none can
-half write; its end takes them into the record. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``,
-``size`` in bytes, ``digest`` ("sha256:…") and ``time``; size and digest are None where they aren't known.
+While a run is at work they are in a journal in its folder, which any of its processes may append lines to. Its end
+takes them into the record, unless they are so many that every reader of the record would feel it: then they stay beside
+it, and `of` gives both. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``, ``size`` in bytes,
+``digest`` ("sha256:…") and ``time``; a run's has its ``name`` and ``uid`` too. Size and digest are None where they
+aren't known.
 """
 
 from __future__ import annotations
@@ -14,58 +16,110 @@ from localrun import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from localrun.model.folder import RunFolder
     from localrun.model.record import Record
 
 DIRECTIONS = UPSTREAM, DOWNSTREAM = "upstream", "downstream"
+FILE, RUN = "file", "run"
+
+_MOST_IN_RECORD = 1 << 18  # bytes of the journal, about a thousand artifacts
+_FIELDS = {"kind", "url", "size", "digest", "time"}
+
+
+def file(url: str, size: int | None, digest: str | None, time: str) -> dict[str, Any]:
+    """A file as an artifact; the ``time`` is that of its reading or making."""
+    return {"kind": FILE, "url": url, "size": size, "digest": digest, "time": time}
 
 
 def append(folder: RunFolder, artifacts: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Note artifacts of a run that is at work, each with its direction; nothing if the run's folder is gone."""
-    lines = b"".join(json.dumps([direction, artifact]).encode() + b"\n" for direction, artifact in artifacts)
+    # On a line of its own whatever a full disk has left of the last one.
+    line = b"\n%s\n" % json.dumps(list(artifacts)).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(folder.artifacts, flags, 0o600)
     except FileNotFoundError:
         return
     try:
-        files.write_all(fd, lines)
+        files.write_all(fd, line)
     finally:
         os.close(fd)
 
 
 def take_in(folder: RunFolder, record: Record) -> None:
     """Put what the journal says into the record; again changes nothing. `forget` it when the record is written."""
-    known = {direction: {_key(each) for each in record[f"{direction}_artifacts"]} for direction in DIRECTIONS}
-    for direction, artifact in _journal(folder):
-        if _key(artifact) not in known[direction]:
-            known[direction].add(_key(artifact))
-            record[f"{direction}_artifacts"].append(artifact)
+    if _is_to_be_taken_in(folder):
+        journal = _journal(folder)
+        for direction in DIRECTIONS:
+            field = f"{direction}_artifacts"
+            record[field] = _each_once([*record[field], *journal[direction]])
 
 
 def forget(folder: RunFolder) -> None:
-    """Remove the journal: the record has it all."""
-    files.remove(folder.artifacts)
+    """Remove the journal, if the record has it all."""
+    try:
+        if _is_to_be_taken_in(folder):
+            os.unlink(folder.artifacts)
+    except OSError:
+        pass  # what it says is in the record; that it stays changes nothing
 
 
-def _journal(folder: RunFolder) -> list[tuple[str, dict[str, Any]]]:
+def of(folder: RunFolder, record: Mapping[str, Any], direction: str) -> list[dict[str, Any]]:
+    """All artifacts of a run, at work or over, in this direction, each once."""
+    known = record.get(f"{direction}_artifacts") or []
+    return _each_once([*known, *_journal(folder)[direction]]) if os.path.exists(folder.artifacts) else list(known)
+
+
+def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
+    """What an artifact is a version of: a file's place, or a run, wherever that has moved to."""
+    return artifact["kind"], artifact.get("uid") or artifact["url"]
+
+
+def _is_to_be_taken_in(folder: RunFolder) -> bool:
+    try:
+        return os.stat(folder.artifacts).st_size <= _MOST_IN_RECORD
+    except OSError:
+        return False
+
+
+def _each_once(artifacts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every version of every thing once; one without a digest says nothing that one with it doesn't."""
+    things: dict[tuple[str, str], dict[str | None, dict[str, Any]]] = {}
+    for artifact in artifacts:
+        versions = things.setdefault(thing(artifact), {})
+        if versions.setdefault(artifact["digest"], artifact)["size"] is None:
+            versions[artifact["digest"]] = artifact
+    return [
+        artifact
+        for versions in things.values()
+        for digest, artifact in versions.items()
+        if digest is not None or len(versions) == 1
+    ]
+
+
+def _journal(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {direction: [] for direction in DIRECTIONS}
     try:
         lines = files.read(folder.artifacts).splitlines()
-    except FileNotFoundError:
-        return []
-    return [entry for entry in map(_entry, lines) if entry is not None]
+    except OSError:
+        return found  # whatever else lies there doesn't keep a run from its end
+    for line in lines:
+        for direction, artifact in _entries(line):
+            found[direction].append(artifact)
+    return found
 
 
-def _entry(line: bytes) -> Any:
-    """A line's entry; None if a full disk or a kill has cut it short."""
+def _entries(line: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """What a line says; nothing if it is empty, or cut short by a full disk or a kill."""
     try:
-        return json.loads(line)
-    except ValueError:
-        return None
+        return [(direction, artifact) for direction, artifact in json.loads(line) if _is_entry(direction, artifact)]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return []
 
 
-def _key(artifact: dict[str, Any]) -> tuple[Any, ...]:
-    return artifact["kind"], artifact["url"], artifact["digest"]
+def _is_entry(direction: Any, artifact: Any) -> bool:
+    hash((artifact["kind"], artifact.get("uid"), artifact["digest"]))
+    return direction in DIRECTIONS and artifact.keys() >= _FIELDS and isinstance(artifact["url"], str)

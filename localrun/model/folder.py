@@ -81,8 +81,8 @@ class RunFolder:
 
     @property
     def artifacts(self) -> str:
-        """What a run that is at work has read and made so far; see ``model.artifacts``. Its end takes it in."""
-        return f"{self.path}/.artifacts.jsonl"
+        """What a run at work has read and made so far; if that isn't too much, its end takes it into the record."""
+        return f"{self.path}/artifacts.jsonl"
 
     @property
     def untrusted(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from localrun import files
 from localrun.errors import IllegalTransitionError, NotARunError, RunNotFoundError, SystemFailureError
-from localrun.model import journal
+from localrun.model import artifacts, journal
 from localrun.model.folder import RECORD_BYTE, SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import TRANSITIONS, RunStatus
 
@@ -157,16 +157,22 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
     """The door: change a record under its lock, and return it as written.
 
     ``change`` edits the mapping in place; if it raises, nothing is written. With ``sync`` it survives a power cut.
+    A run's end takes in the journal of its artifacts.
     """
     with held(folder):
         record = read(folder)
         before, name = status(record), record["name"]
         change(record)
         _check(record, before)
+        ends = status(record).is_terminal() and not before.is_terminal()
+        if ends:
+            artifacts.take_in(folder, record)
         record["updated_at"] = now()
         if (status(record), record["name"]) != (before, name):
             journal.note(folder)
         files.replace(folder.record, encode(record), sync=sync)
+        if ends:
+            artifacts.forget(folder)
     return record
 
 

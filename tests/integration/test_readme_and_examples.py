@@ -81,7 +81,7 @@ def test_the_folder_is_as_drawn(home: Home) -> None:
         for path in (home.runs / "drawn").rglob("*")
         if not path.name.startswith(".")
     }
-    conditional = {"exception.pkl", "parameters.yaml", "telemetry/0.jsonl"}
+    conditional = {"artifacts.jsonl", "exception.pkl", "parameters.yaml", "telemetry/0.jsonl"}
     assert made - {"logs/", "logs/0/"} == drawn - conditional
 
 

@@ -31,6 +31,11 @@ def sync(folder: RunFolder) -> None:
         capture.sync(folder)
 
 
+def is_open(folder: RunFolder) -> bool:
+    """False for a block that was left; the run that this process works for goes on as long as it does."""
+    return folder.uid is None or str(folder.uid) in _open
+
+
 def folders() -> list[RunFolder]:
     """The folders of these runs, outermost first.
 

@@ -1,0 +1,1 @@
+"""Lineage: which files and runs led to a run, and what came of it."""

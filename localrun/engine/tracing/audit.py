@@ -1,0 +1,158 @@
+"""Watching which files this process opens, by an audit hook, for the runs that record them: ``trace_files``.
+
+An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
+watches. What has been put by is looked at when the watch ends; or, of a program that opens many files, meanwhile and by
+a `witness`, a process that reads and digests on another core and writes into the run's journal itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from localrun import settings
+from localrun.engine.tracing import scope, witness
+from localrun.engine.tracing.sightings import MOVED, REMOVED, WENT, Sightings
+from localrun.errors import RunConfigError
+from localrun.model.folder import RunFolder
+
+if TYPE_CHECKING:
+    from localrun.engine.tracing.sightings import Event
+
+_MANY = 256  # files: from here on they are not left to the end
+
+_watches: list[Watch] = []
+_is_installed = False
+
+
+class Watch:
+    """The files that this process opens from `start` to `stop`."""
+
+    def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
+        self.folder = folder
+        self.pending: list[Event] = []
+        self.many = _MANY
+        self._scope = files
+        self._cwd = os.getcwd()
+        self._since = time.time_ns()
+        self._witness: witness.Witness | None = None
+        self._sending = threading.Lock()
+
+    def send(self) -> None:
+        """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            if self._witness is None:
+                self._witness = witness.start(self.folder, self._scope, self._cwd, self._since)
+            count = len(self.pending)
+            if self._witness.tell(self.pending[:count]):
+                del self.pending[:count]
+            else:
+                self.many = sys.maxsize
+        except OSError:
+            self.many = sys.maxsize  # no process, no descriptor: the rest is looked at in the end
+        finally:
+            self._sending.release()
+
+    def end(self) -> None:
+        """Have everything in the journal."""
+        with self._sending:
+            is_complete = self._witness is None
+            if self._witness is not None and self._witness.tell(self.pending):
+                is_complete = self._witness.end()
+            else:
+                self.abandon()
+                sightings = Sightings(self.folder, self._scope, self._cwd, self._since)
+                sightings.take(self.pending)
+                sightings.finish()
+        if not is_complete:
+            text = f"not all files that were opened are recorded in {self.folder.path}: who looked at them was killed"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    def abandon(self) -> None:
+        """Have nothing to do with the witness any more: it was lost, or is that of the process we are a fork of."""
+        if self._witness is not None:
+            self._witness.close()
+
+
+def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> Watch:
+    """Record the files that this process opens, as artifacts of the run in that folder, until `stop`.
+
+    Those below the working folder and the home folder, or in a list of folders those; no hidden folders, no
+    interpreters, no ``site-packages``, no folders of runs. What Python opens is seen, what C code opens for itself is
+    not, nor what other processes do, forked ones included.
+
+    Raises:
+        RunConfigError: ``files`` is neither True nor a list of folders.
+    """
+    runs = [settings.home(), settings.runs_dir(), folder.path, *filter(None, [settings.current_run()])]
+    if files is True:
+        found = scope.of_user(runs)
+    elif isinstance(files, list | tuple) and all(isinstance(each, str | os.PathLike) for each in files):
+        found = scope.chosen(files, runs)
+    else:
+        raise RunConfigError(f"trace_files: must be True or a list of folders, not {files!r}")
+    _install()
+    watch = Watch(folder, found)
+    _watches.append(watch)
+    return watch
+
+
+def stop(watch: Watch) -> None:
+    """Stop recording; all of it is in the run's journal then. What can't be written is no error, but told."""
+    if watch not in _watches:
+        return  # of the process that this one was forked from
+    _watches.remove(watch)
+    try:
+        watch.end()
+    except OSError as error:
+        text = f"the files that were opened could not be recorded in {watch.folder.path}: {error}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _install() -> None:
+    global _is_installed
+    if not _is_installed:
+        _is_installed = True
+        sys.addaudithook(_hook)
+        os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _hook(event: str, args: Any) -> None:
+    """Put by what is told. It is called for everything that Python is audited for: every instruction counts."""
+    if not _watches:
+        return
+    if event == "open":
+        for watch in _watches:
+            watch.pending.append(args)
+            if len(watch.pending) >= watch.many:
+                watch.send()
+    elif event in _OTHERS:
+        for watch in _watches:
+            watch.pending.append(_OTHERS[event](*args))
+
+
+_OTHERS = {
+    "os.rename": lambda source, target, *_: (MOVED, _plain(source), _plain(target)),
+    "os.remove": lambda path, *_: (REMOVED, _plain(path), ""),
+    "os.chdir": lambda path, *_: (WENT, _plain(path), ""),
+}
+
+
+def _plain(path: Any) -> Any:
+    """A path as it is now; that of a descriptor is asked for, which is another one tomorrow."""
+    try:
+        return os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
+    except (OSError, TypeError):
+        return None  # what is wrong with it the program is about to be told
+
+
+def _abandon_all() -> None:
+    while _watches:
+        _watches.pop().abandon()

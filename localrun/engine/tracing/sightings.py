@@ -1,0 +1,187 @@
+"""What becomes of the files that a program was seen to open: which it read, which it made, and what they are.
+
+They are looked at as soon as they are told of, but only that says how a file was made what is there at the end. A file
+that the program had made before it read it is none that it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from localrun.model import artifacts, digests
+from localrun.model import record as records
+from localrun.model.artifacts import DOWNSTREAM, UPSTREAM
+from localrun.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, TypeAlias
+
+    from localrun.engine.tracing.scope import Scope
+    from localrun.model.folder import RunFolder
+
+    # As the audit events have them: a path, its mode, its flags; or what else was done, and to which paths.
+    Event: TypeAlias = "tuple[Any, Any, Any]"
+
+MOVED, REMOVED, WENT = "moved", "removed", "went"
+
+_NO_FILE = os.O_DIRECTORY | os.O_PATH
+_MADE_NEW = os.O_TRUNC | os.O_EXCL
+_TICK_NS = 20_000_000  # of a file's time of modification, and more
+_BATCH = 500
+
+
+class _Seen(NamedTuple):
+    """A file as it was when it was looked at."""
+
+    there: os.stat_result
+    artifact: dict[str, Any]
+
+
+class Sightings:
+    """The files that a program opens, as far as they are in scope, for a run's journal.
+
+    ``cwd`` is where the program was before the first event, ``since`` when that was, in nanoseconds.
+    """
+
+    def __init__(self, folder: RunFolder, scope: Scope, cwd: str, since: int) -> None:
+        self._folder = folder
+        self._scope = scope
+        self._cwd = cwd
+        self._since = since - _TICK_NS
+        self._read: dict[str, _Seen | None] = {}  # by path; None: not there, or not to be noted
+        self._made: dict[str, _Seen | None] = {}  # None: not looked at yet
+        self._unsure: list[str] = []  # of those read, those changed meanwhile, by the program or by another
+        self._new: list[str] = []  # of those made, the last ones: the program may be at them still
+        self._removed: set[str] = set()
+        self._entries: list[tuple[str, dict[str, Any]]] = []
+        self._real: dict[str, str] = {}
+        self._now = ""
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Look at what the program opened, in this order; also, if they are small, at what it had made before."""
+        made, self._new, self._now = self._new, [], records.now()
+        for name, mode, flags in events:
+            if isinstance(flags, int):
+                self._opened(name, flags)
+            elif name == WENT:
+                self._cwd = self._after(mode)
+            else:
+                self._gone(name, self._path(mode), self._path(flags))
+        for path in made:
+            if path in self._made:  # it may have been moved
+                self._made[path] = self._look(path, digests.SMALL)
+        if len(self._entries) >= _BATCH:
+            self._write()
+
+    def finish(self) -> None:
+        """Note all that has not been noted: what was made, as it is now."""
+        self._now = records.now()
+        for path in self._unsure:
+            seen = self._read[path]
+            if seen is not None:
+                changed = seen.artifact["url"] in self._made or path in self._made
+                self._entries.append((UPSTREAM, seen.artifact | ({"digest": None} if changed else {})))
+        for path in self._removed:
+            if path in self._read and self._read[path] is None and path not in self._made:
+                self._note_gone(UPSTREAM, path)  # before it was looked at
+        for path, seen in self._made.items():
+            self._conclude(path, seen)
+        self._write()
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def _opened(self, name: Any, flags: int) -> None:
+        path = self._path(name)
+        if path is None or flags & _NO_FILE:
+            return
+        writes = flags & (os.O_WRONLY | os.O_RDWR)
+        if path not in self._made and path not in self._read and not (writes and flags & _MADE_NEW):
+            self._read[path] = seen = self._look(path, digests.SMALL)
+            if seen is not None and seen.there.st_mtime_ns < self._since:
+                self._entries.append((UPSTREAM, seen.artifact))
+            elif writes:
+                self._read[path] = None  # it may just have made it
+            elif seen is not None:
+                self._unsure.append(path)
+        if writes and path not in self._made:
+            self._made[path] = None
+            self._new.append(path)
+
+    def _gone(self, what: str, path: str | None, to: str | None) -> None:
+        if path is not None and what == REMOVED:
+            self._removed.add(path)
+        elif path is not None and to is not None:
+            self._made[to] = self._made.pop(path, None)
+
+    def _path(self, name: Any) -> str | None:
+        """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        if not isinstance(name, str) or not name:
+            return None
+        return os.path.normpath(name if name[0] == "/" else f"{self._cwd}/{name}")
+
+    def _after(self, name: Any) -> str:
+        """The working folder after it was to be changed, which may have failed."""
+        path = self._path(name)
+        return path if path is not None and os.path.isdir(path) else self._cwd
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _look(self, path: str, most: int | None) -> _Seen | None:
+        """A file as it is, with its digest if it is no larger than so; None if it is none, or none that counts."""
+        try:
+            real, there = self._find(path)
+            if there is None or not stat.S_ISREG(there.st_mode) or not self._counts(path, real):
+                return None
+            digest = None
+            if most is None or there.st_size <= most or digests.known(there):
+                _, digest = digests.of_file(real, large=most is None)
+        except OSError:
+            return None  # not there, or not to be read
+        return _Seen(there, artifacts.file(real, there.st_size, digest, self._now))
+
+    def _conclude(self, path: str, seen: _Seen | None) -> None:
+        """Note what was made, as it is at the end."""
+        real, there = self._find(path)
+        if there is None:
+            return self._note_gone(DOWNSTREAM, path)
+        if there.st_ctime_ns < self._since:
+            return None  # opened to be changed, and left as it was
+        if seen is None or seen.artifact["digest"] is None or not digests.is_same(seen.there, there):
+            seen = self._look(path, None)
+        if seen is not None:
+            self._entries.append((DOWNSTREAM, seen.artifact | {"url": real}))
+        return None
+
+    def _note_gone(self, direction: str, path: str) -> None:
+        real, _ = self._find(path)
+        if self._counts(path, real) and os.path.isdir(os.path.dirname(real)):
+            self._entries.append((direction, artifacts.file(real, None, None, self._now)))
+
+    def _counts(self, path: str, real: str) -> bool:
+        """True if a file is in scope under one of its names, and its real one isn't left out."""
+        return real in self._scope or (path in self._scope and not self._scope.leaves_out(real))
+
+    def _find(self, path: str) -> tuple[str, os.stat_result | None]:
+        """The path with its links resolved, and what is there; what is known of folders is not asked for again."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder or "/").rstrip("/")
+        real = f"{self._real[folder]}/{name}"
+        try:
+            there = os.lstat(real)
+            if not stat.S_ISLNK(there.st_mode):
+                return real, there
+            real = os.path.realpath(real)
+            return real, os.lstat(real)
+        except OSError:
+            return real, None
+
+    def _write(self) -> None:
+        entries, self._entries = self._entries, []
+        if entries:
+            artifacts.append(self._folder, entries)

@@ -1,0 +1,329 @@
+"""``trace_files``: which of the files that a process opens are recorded, and what of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Home, find_processes, kill, run_python, wait_until
+
+from localrun.engine.tracing import audit
+from localrun.errors import RunConfigError
+from localrun.model import artifacts
+from localrun.model.folder import RunFolder
+
+MANY = 2000  # with so many a witness looks at them
+
+
+@pytest.fixture
+def project(home: Home, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a file that has been there for some time."""
+    path = home.place / "project"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    old("old.txt")
+    return path
+
+
+def old(name: str, text: str = "old") -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (1e9, 1e9))
+    return path
+
+
+@contextmanager
+def traced(home: Home, files: Any = True) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Record what is opened meanwhile; what is given says afterwards what was: size and digest by place."""
+    folder = RunFolder(home.place / f"run-{time.monotonic_ns()}", "uid")
+    os.mkdir(folder.path)
+
+    def noted(direction: str) -> dict[str, Any]:
+        found = artifacts.of(folder, {}, direction)
+        assert len({each["url"] for each in found}) == len(found)
+        return {os.path.relpath(each["url"]): (each["size"], each["digest"]) for each in found}
+
+    watch = audit.start(folder, files)
+    try:
+        yield noted
+    finally:
+        audit.stop(watch)
+
+
+def known(text: str) -> tuple[int, str]:
+    data = text.encode()
+    return len(data), f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_what_is_read_and_what_is_made(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        assert Path("old.txt").read_text() == "old"
+        Path("new.txt").write_text("new")
+        with open(project / "appended.txt", "a") as file:
+            file.write("more")
+        os.close(os.open("new-too.txt", os.O_WRONLY | os.O_CREAT))
+        with open(b"old.txt", "rb") as file_:
+            file_.read()
+    Path("later.txt").write_text("later")
+    assert noted("upstream") == {"old.txt": known("old")}
+    assert noted("downstream") == {
+        "new.txt": known("new"), "appended.txt": known("more"), "new-too.txt": known(""),
+    }  # fmt: skip
+
+
+def test_what_the_program_made_before_it_read_it_was_not_given(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        Path("between.txt").write_text("x")
+        Path("between.txt").read_text()
+    assert noted("upstream") == {}
+    assert noted("downstream") == {"between.txt": known("x")}
+
+
+def test_what_is_read_and_then_changed_is_both(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        Path("old.txt").read_text()
+        Path("old.txt").write_text("new")
+    assert noted("upstream") == {"old.txt": (3, None)}  # it was another one before it could be looked at
+    assert noted("downstream") == {"old.txt": known("new")}
+
+
+def test_what_is_opened_to_be_changed_and_is_not(home: Home, project: Path) -> None:
+    changed = os.stat("old.txt").st_ctime_ns
+    wait_until(lambda: time.time_ns() > changed + 50_000_000, what="the file is older than the kernel's ticks")
+    with traced(home) as noted, open("old.txt", "r+") as file:
+        file.read()
+    assert noted("upstream") == {"old.txt": known("old")}
+    assert noted("downstream") == {}
+
+
+def test_what_is_moved_into_its_place(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        Path("new.tmp").write_text("new")
+        os.replace("new.tmp", "new.txt")
+        Path(".hidden").mkdir()
+        Path(".hidden/other").write_text("other")
+        shutil.move(".hidden/other", "other.txt")
+        shutil.copy2("old.txt", "copy.txt")
+    assert noted("upstream") == {"old.txt": known("old")}
+    assert noted("downstream") == {"new.txt": known("new"), "other.txt": known("other"), "copy.txt": known("old")}
+
+
+def test_what_is_gone_by_then(home: Home, project: Path) -> None:
+    old("given.txt")
+    with traced(home) as noted:
+        Path("given.txt").read_text()
+        os.remove("given.txt")
+        Path("made.txt").write_text("x")
+        os.unlink("made.txt")
+        with pytest.raises(FileNotFoundError):
+            open("missing.txt")  # noqa: SIM115
+        with pytest.raises(FileNotFoundError):
+            open("no-folder/missing.txt", "w")  # noqa: SIM115
+    assert noted("upstream") == {"given.txt": (None, None)}
+    assert noted("downstream") == {"made.txt": (None, None)}
+
+
+def test_paths_are_those_of_the_working_folder_then(home: Home, project: Path) -> None:
+    old("inner/file.txt", "inner")
+    with traced(home) as noted:
+        os.chdir("inner")
+        Path("file.txt").read_text()
+        with pytest.raises(FileNotFoundError):
+            os.chdir("nowhere")
+        Path("made.txt").write_text("x")
+        os.chdir("..")
+        Path("inner/made-too.txt").write_text("x")
+    assert noted("upstream") == {"inner/file.txt": known("inner")}
+    assert noted("downstream") == {"inner/made.txt": known("x"), "inner/made-too.txt": known("x")}
+
+
+def test_links_lead_to_one_name(home: Home, project: Path) -> None:
+    elsewhere = old(f"{home.place}/elsewhere/data.txt", "data")
+    Path("data").symlink_to(elsewhere.parent)
+    Path("link.txt").symlink_to("old.txt")
+    with traced(home) as noted:
+        Path("data/data.txt").read_text()
+        Path("link.txt").read_text()
+        elsewhere.read_text()
+    assert noted("upstream") == {"../elsewhere/data.txt": known("data"), "old.txt": known("old")}
+
+
+def test_only_the_users_files_count(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json.decoder
+
+    monkeypatch.setenv("HOME", str(home.place / "user"))
+    ours = ["file", ".hidden-file", str(home.place / "user" / "notes.txt")]
+    theirs = [
+        ".cache/file", "deep/.git/config", "venv/lib/python3.11/site-packages/module.py", "__pycache__/module.pyc",
+        str(home.path / "queue" / "file"), str(home.place / "outside.txt"), str(home.place / "user" / ".config/file"),
+    ]  # fmt: skip
+    for name in ours + theirs:
+        old(name)
+    for name in ("config.json", ".lock", "logs/0/rank_0.out"):
+        old(f"a-run/{name}")
+    with traced(home) as noted:
+        for name in [*ours, *theirs, "a-run/config.json", "a-run/logs/0/rank_0.out", json.decoder.__file__]:
+            Path(name).read_bytes()
+        Path("/proc/self/stat").read_bytes()
+        with open("/dev/null", "w") as file:
+            file.write("x")
+        os.listdir(".")
+    assert noted("upstream") == {os.path.relpath(name): known("old") for name in ours}
+    assert noted("downstream") == {}
+
+
+def test_a_working_folder_inside_of_what_is_left_out_counts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = home.runs / "run" / "work"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    old("data.txt")
+    with traced(home) as noted:
+        Path("data.txt").read_text()
+    assert noted("upstream") == {"data.txt": known("old")}
+
+
+def test_a_list_of_folders_narrows_it(home: Home, project: Path) -> None:
+    for name in ("in/file", "in/.hidden/file", "out/file", f"{home.place}/far/file"):
+        old(name)
+    with traced(home, ["in", home.place / "far"]) as noted:
+        for name in ("in/file", "in/.hidden/file", "out/file", f"{home.place}/far/file"):
+            Path(name).read_text()
+    assert noted("upstream") == {"in/file": known("old"), "../far/file": known("old")}
+
+
+@pytest.mark.parametrize("files", ["data", False, 1, [1], {"data"}], ids=str)
+def test_what_it_can_not_be(home: Home, project: Path, files: Any) -> None:
+    with pytest.raises(RunConfigError, match="trace_files: must be True or a list of folders"):
+        audit.start(RunFolder(project, "uid"), files)
+
+
+def test_many_files(home: Home, project: Path) -> None:
+    for number in range(MANY):
+        old(f"in/{number % 10}/{number}", f"{number}")
+    with traced(home) as noted:
+        for number in range(MANY):
+            text = Path(f"in/{number % 10}/{number}").read_text()
+            Path(f"{number}.tmp").write_text(text * 2)
+            os.replace(f"{number}.tmp", f"{number}.out")
+        Path("7.out").write_text("again")
+    assert noted("upstream") == {f"in/{number % 10}/{number}": known(f"{number}") for number in range(MANY)}
+    made = {f"{number}.out": known(f"{number}" * 2) for number in range(MANY)}
+    assert noted("downstream") == made | {"7.out": known("again")}
+    assert find_processes(f"LOCALRUN_HOME={home.path}") == []
+
+
+def test_two_at_once_record_both(home: Home, project: Path) -> None:
+    with traced(home) as outer:
+        Path("old.txt").read_text()
+        with traced(home) as inner:
+            for number in range(MANY // 4):
+                Path(f"{number}.out").write_text("x")
+        Path("last.txt").write_text("x")
+    assert len(inner("downstream")) == MANY // 4
+    assert outer("upstream") == {"old.txt": known("old")}
+    assert len(outer("downstream")) == MANY // 4 + 1
+
+
+def test_a_witness_that_is_killed_is_told_of(home: Home, project: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="not all files that were opened are recorded"), traced(home) as noted:
+        for number in range(MANY):
+            Path(f"{number}.out").write_text("x")
+        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
+        kill(process.pid)
+        wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+        for number in range(MANY):
+            Path(f"{number}.more").write_text("x")
+    assert noted("downstream")["0.more"] == known("x")
+
+
+def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:
+    code = """
+        import os, sys
+        from localrun.engine.tracing import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        audit.start(RunFolder(sys.argv[2], "uid"), True)
+        for number in range(1000):
+            open(f"{number}.out", "w").close()
+        os.kill(os.getpid(), 9)
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    run_python(code, project, folder.path, ok=False)
+    wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+    assert 500 < len(artifacts.of(folder, {}, "downstream")) <= 1000
+
+
+def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:
+    code = """
+        import os, sys
+        from localrun.engine.tracing import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        for number in range(300):
+            open(f"{number}.out", "w").close()
+        child = os.fork()
+        for number in range(300):
+            open(f"{number}.{'child' if child == 0 else 'parent'}", "w").close()
+        if child == 0:
+            audit.stop(watch)
+            os._exit(0)
+        os.waitpid(child, 0)
+        try:
+            os.wait()  # nobody waits for what is not the program's own
+        except ChildProcessError:
+            pass
+        audit.stop(watch)
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    run_python(code, project, folder.path)
+    made = {os.path.basename(each["url"]) for each in artifacts.of(folder, {}, "downstream")}
+    assert made == {f"{number}.{kind}" for number in range(300) for kind in ("out", "parent")}
+
+
+def test_libraries_open_files_too(home: Home, project: Path) -> None:
+    import numpy
+
+    with traced(home) as noted:
+        numpy.save("array.npy", numpy.arange(10))
+        numpy.savez("arrays.npz", a=numpy.arange(10))
+    assert noted("downstream").keys() == {"array.npy", "arrays.npz"}
+    with traced(home) as noted:
+        numpy.load("array.npy")
+        numpy.load("arrays.npz")["a"]
+    assert noted("upstream").keys() == {"array.npy", "arrays.npz"}
+
+
+def test_large_files(home: Home, project: Path) -> None:
+    size = 65 << 20
+    with open("given.bin", "wb") as file:
+        file.truncate(size)
+    os.utime("given.bin", (1e9, 1e9))
+    home.path.mkdir()
+    with traced(home) as noted:
+        open("given.bin", "rb").close()
+        with open("made.bin", "wb") as file:
+            file.truncate(size)
+    digest = f"sha256:{hashlib.sha256(bytes(size)).hexdigest()}"
+    assert noted("upstream") == {"given.bin": (size, None)}  # it is not read again for that
+    assert noted("downstream") == {"made.bin": (size, digest)}
+    with traced(home) as noted:
+        open("made.bin", "rb").close()
+    assert noted("upstream") == {"made.bin": (size, digest)}
+
+
+def test_nothing_is_recorded_when_nobody_watches(home: Home, project: Path) -> None:
+    with traced(home):
+        pass
+    assert audit._watches == []
+    Path("file").write_text("x")
