@@ -23,8 +23,6 @@ from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import RunStatus
 
-ARCHIVE = ".archive"
-
 
 def submit(
     queue: Queue,
@@ -137,13 +135,12 @@ def withdraw(queue: Queue, folder: RunFolder, uid: str) -> None:
 
 def archive(path: str, uid: str) -> str:
     """Move an ended run's folder out of its name's way; returns where it lies now. The caller holds the queue lock."""
-    parent, base = os.path.split(path)
-    if os.path.basename(parent) == ARCHIVE:
+    target = RunFolder(path).archived(uid).path
+    if target == path:
         return path
-    target = f"{parent}/{ARCHIVE}/{base}.{uid}"
     # Whoever writes to its record meanwhile finds that it is gone.
     with records.held(RunFolder(path)), journal.Change(path):
-        os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         with journal.Change(target):
             os.rename(path, target)
     return target

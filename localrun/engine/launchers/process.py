@@ -57,6 +57,8 @@ class ProcessLauncher:
         self.is_to_end: Callable[[], bool] = lambda: False
         # True once a start was broken off for that: then no rank has begun.
         self.interrupted = False
+        # What the record is to say of how the ranks were started.
+        self.noted: dict[str, Any] = {}
 
     def check(self) -> None:
         """Go to the run's working folder, where its ranks start.

@@ -251,6 +251,7 @@ class Supervisor:
             if records.status(record) is not RunStatus.RUNNING:
                 records.advance(record, RunStatus.RUNNING)
             record["ranks"] = started
+            record.update(self._launcher.noted)
 
         self._watch_logs(resumption)
         if self._telemetry is None:
