@@ -36,10 +36,10 @@ def main() -> None:
 
 def execute_other(name: str) -> None:
     """Begin anew in the Python of that name, if the image has it, too."""
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
+    for folder in os.get_exec_path():
         program = os.path.join(folder, name)
-        if folder and os.access(program, os.X_OK) and os.path.basename(sys.executable) != name:
-            os.execv(program, [program] + sys.argv)
+        if os.access(program, os.X_OK) and os.path.basename(sys.executable) != name:
+            os.execv(program, [program, *sys.argv])
 
 
 def refuse(outcome: str, message: str) -> None:

@@ -102,20 +102,22 @@ class ContainerLauncher(ProcessLauncher):
                 raise self._not_started(rank, resumption, was_killed=ended.si_code != os.CLD_EXITED)
             time.sleep(_LOOK_S)
         if rank + 1 == ranks.count(self._record["request"]):
-            self._begin(resumption, context)
+            self._begin(context)
         return pid
 
-    def _begin(self, resumption: int, context: Mapping[str, Any]) -> None:
-        """Let all ranks begin, and have the image noted that they have."""
+    def _begin(self, context: Mapping[str, Any]) -> None:
+        """Let all ranks begin, with the CPUs and the niceness of the submitter."""
         if context["nice"] or len(context["cpus"]) < (os.cpu_count() or 1):
             containerprocesses.take_on(self.alive(), context["cpus"], context["nice"])
         self._gates.open()
+
+    def details(self) -> dict[str, Any]:
+        """The id of the image that they have."""
         try:
-            state = self._engine.state(containerargs.name(self._record, resumption, 0))
+            state = None if self.interrupted else self._engine.state(self._containers[0])
         except LocalrunError:
-            return
-        if state is not None:
-            self.noted["image_id"] = state.image
+            return {}
+        return {} if state is None else {"image_id": state.image}
 
     def _no_image(self, resumption: int) -> NoImageError:
         image, log = self._record["request"]["image"], self._folder.stderr(resumption, 0)

@@ -230,6 +230,9 @@ class Supervisor:
             if self._launcher.interrupted:
                 break
         self._enter_running(record)
+        details = self._launcher.details()
+        if details:
+            self._note(lambda record: record.update(details))
 
     def _is_to_end(self, record: Mapping[str, Any]) -> bool:
         """True if there is a cause to end the run by now; asked by what takes its time to start."""
@@ -251,7 +254,6 @@ class Supervisor:
             if records.status(record) is not RunStatus.RUNNING:
                 records.advance(record, RunStatus.RUNNING)
             record["ranks"] = started
-            record.update(self._launcher.noted)
 
         self._watch_logs(resumption)
         if self._telemetry is None:
