@@ -44,7 +44,7 @@ def client(home: Home) -> int:
 def check_lost(run: Any) -> None:
     run.wait(TEST_S)
     assert (run.status, run.reason) == (RunStatus.FAILED, "SystemFailure")
-    assert not [each for each in find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") if each.command == "sleep"]
+    assert not [each for each in find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") if each.command.startswith("sleep")]
 
 
 class TestKilled:
@@ -116,7 +116,7 @@ class TestAsItComesUp:
 
     def test_the_client_is_killed(self, run: Any, home: Home, place: Path) -> None:
         mark = f"LOCALRUN_RUN_UID={run.run_uid}"
-        kill(wait_until(lambda: [each.pid for each in find_processes(mark) if each.command == "sleep"])[0])
+        kill(wait_until(lambda: [each.pid for each in find_processes(mark) if each.command.startswith("sleep")])[0])
         run.wait(TEST_S)
         assert run.status is RunStatus.COMPLETED
         assert [each["reason"] for each in home.record("run")["resumptions"]] == ["SystemFailure", "Completed"]

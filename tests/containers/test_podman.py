@@ -61,7 +61,8 @@ def podman(podman_of_all: Podman, home: Home, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield podman_of_all
-    home.all_ended()
+    if home.active():
+        home.all_ended()
     docker.soon(podman_of_all)
 
 
