@@ -106,7 +106,20 @@ def container_engine() -> tuple[str, dict[str, str]]:
     import shutil
 
     asked = os.path.expanduser(os.environ.get("LOCALRUN_CONTAINER_ENGINE") or "docker")
-    return shutil.which(asked) or asked, {name: os.environ[name] for name in _OF_ENGINES if name in os.environ}
+    program = shutil.which(asked) or asked
+    if _is_podmans(program):
+        program = shutil.which("podman") or program
+    return program, {name: os.environ[name] for name in _OF_ENGINES if name in os.environ}
+
+
+def _is_podmans(docker: str) -> bool:
+    """True for the script by which some systems have podman under docker's name, too."""
+    try:
+        with open(docker, "rb") as file:
+            beginning = file.read(4096)
+    except OSError:
+        return False
+    return beginning.startswith(b"#!") and b"podman" in beginning
 
 
 def docker_socket() -> str | None:

@@ -84,6 +84,7 @@ def _add_container(record: Record, request: Request) -> None:
     check_reachable(ContainerEngine(program, environment), settings.docker_socket())
     fields = {field: getattr(request, field) for field in ("image", "volumes", "shm_size", "pull", "network")}
     record["request"] |= {**fields, "engine": {"program": program, "environment": environment}}
+    record["image_id"] = None  # known once its containers are there
 
 
 def found(run: Run | str) -> Run:

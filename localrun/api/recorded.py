@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Self
 
 from localrun import files
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
-from localrun.engine.dispatch import submission
 from localrun.model import artifacts
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -89,7 +87,7 @@ class Recorded:
     @property
     def is_deleted(self) -> bool:
         """True if the run was deleted or replaced: its folder lies in the archive beside the others."""
-        return os.path.basename(os.path.dirname(self._folder.path)) == submission.ARCHIVE
+        return self._folder.is_archived
 
     @property
     def config(self) -> RunConfig:

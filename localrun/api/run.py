@@ -16,7 +16,6 @@ from localrun.api.outcome import Outcome
 from localrun.api.output import logs
 from localrun.api.tracing import current
 from localrun.api.tracing.block import Block
-from localrun.engine.dispatch import submission
 from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after, up_to_date, wait_until
 from localrun.engine.queue import Queue
 from localrun.errors import NotARunError, RunNotFoundError, SystemFailureError
@@ -75,11 +74,10 @@ class Run(Outcome, Block):
         try:
             return act(self._folder)
         except RunNotFoundError:
-            parent, base = os.path.split(self._folder.path)
-            there = f"{parent}/{submission.ARCHIVE}/{base}.{self._folder.uid}"
-            if self._folder.uid is None or not os.path.isdir(there):
+            there = self._folder.archived(self._folder.uid or "")
+            if self._folder.uid is None or not os.path.isdir(there.path):
                 raise
-            self._folder = RunFolder(there, self._folder.uid)
+            self._folder = there
             return act(self._folder)
 
     def wait(self, timeout: float | None = None) -> Self:

@@ -7,6 +7,8 @@ import os
 # The two bytes of the lock file: who may change the record, and whether a supervisor is alive.
 RECORD_BYTE = 0
 SUPERVISOR_BYTE = 1
+# The folder beside the runs in which deleted and replaced ones lie.
+ARCHIVE = ".archive"
 
 
 class RunFolder:
@@ -98,6 +100,16 @@ class RunFolder:
     def logs(self) -> str:
         """The folder with one folder of logs for each resumption."""
         return f"{self.path}/logs"
+
+    @property
+    def is_archived(self) -> bool:
+        """True for the folder of a run that was deleted or replaced."""
+        return os.path.basename(os.path.dirname(self.path)) == ARCHIVE
+
+    def archived(self, uid: str) -> RunFolder:
+        """Where the run of that uid lies once it is deleted or replaced; this folder if it is there."""
+        parent, base = os.path.split(self.path)
+        return self if self.is_archived else RunFolder(f"{parent}/{ARCHIVE}/{base}.{uid}", uid)
 
     def gate(self, resumption: int, rank: int) -> str:
         """The named pipe at which a rank in a container waits until all ranks are there; only until then."""

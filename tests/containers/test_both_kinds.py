@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Home, execute, record_of, stderr_bytes, stdout_bytes, submit, wait_until
+from support import Home, execute, record_of, start_python, stderr_bytes, stdout_bytes, submit, wait_until
 
 import localrun
 
@@ -87,6 +87,20 @@ def test_its_surroundings(kind: Kind, home: Home, tmp_path: Path) -> None:
     assert run.result(60).split() == [str(tmp_path), "0027", "/dev/null", str(os.geteuid()), str(os.getegid())]
     made = (tmp_path / "made").stat()
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (os.geteuid(), os.getegid(), 0o640)
+
+
+def test_its_cpus_and_niceness(kind: Kind, home: Home, tmp_path: Path) -> None:
+    code = f"""
+import os, localrun
+os.nice(5)
+os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})
+command = "echo $(awk '/Cpus_allowed_list/ {{print $2}}' /proc/self/status) $(awk '{{print $19}}' /proc/self/stat)"
+print(max(os.sched_getaffinity(0)), 5, "=", localrun.create_run(
+    localrun.RunConfig(name="run", command=command, **{kind!r}), ).result(60))
+"""
+    child = start_python(code, cwd=tmp_path)
+    out, _ = child.communicate(timeout=90)
+    assert out.split("=")[0].split() == out.split("=")[1].split()
 
 
 def test_its_folder_holds_what_it_should(kind: Kind, home: Home, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def client(home: Home) -> int:
 def check_lost(run: Any) -> None:
     run.wait(TEST_S)
     assert (run.status, run.reason) == (RunStatus.FAILED, "SystemFailure")
-    assert not [each for each in find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") if each.command == "sleep"]
+    assert not [each for each in find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") if each.command.startswith("sleep")]
 
 
 class TestKilled:
@@ -95,6 +95,72 @@ class TestKilled:
         assert (run.status, run.reason, run.signal) == (RunStatus.FAILED, "Killed", "SIGKILL")
 
 
+def engine_that(folder: Path, engine: Engine, does: str) -> str:
+    """The engine's command line with something done before: ``does`` is shell, the word asked for is in $1."""
+    script = folder / "docker"
+    script.write_text(f"#!/bin/bash\n{does}\nexec docker -H {engine.host} \"$@\"\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+class TestAsItComesUp:
+    """The first rank waits at its gate; the client of the second does nothing the first time."""
+
+    @pytest.fixture
+    def run(self, engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        does = 'if [[ $1 == run && "$*" == *localrun.rank=1* ]] && mkdir held; then exec sleep 1000; fi'
+        monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+        run = submit("run", "touch begun", image=BASH, nproc_per_node=2, stop_grace=2, retry_on_system_failure=True)
+        wait_until(lambda: (place / "held").exists())
+        return run
+
+    def test_the_client_is_killed(self, run: Any, home: Home, place: Path) -> None:
+        mark = f"LOCALRUN_RUN_UID={run.run_uid}"
+        kill(wait_until(lambda: [each.pid for each in find_processes(mark) if each.command.startswith("sleep")])[0])
+        run.wait(TEST_S)
+        assert run.status is RunStatus.COMPLETED
+        assert [each["reason"] for each in home.record("run")["resumptions"]] == ["SystemFailure", "Completed"]
+
+    def test_nobody_begins_whose_supervisor_is_killed(self, run: Any, home: Home, place: Path) -> None:
+        kill(home.dispatcher())
+        kill(home.supervisor("run"))
+        waiting = f"localrun-{run.run_uid}-0-0"
+        from localrun.engine.launchers.containerengine import ContainerEngine
+
+        engine = ContainerEngine(**home.record("run")["request"]["engine"])
+        wait_until(lambda: (state := engine.state(waiting)) is None or state.status == "exited", TEST_S)
+        assert not (place / "begun").exists()
+        run.wait(TEST_S)
+
+
+class TestNotToBeEndedBySignals:
+    def test_one_that_somebody_has_paused(self, engine: Engine, home: Home) -> None:
+        run = started(stop_grace=0)
+        engine("pause", f"localrun-{run.run_uid}-0-0")
+        run.stop(timeout=TEST_S)
+        assert (run.status, run.reason) == (RunStatus.STOPPED, "StoppedByUser")
+
+    def test_one_that_appears_after_its_client_was_killed(
+        self, engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An engine that hangs makes it all the same, once it doesn't."""
+        does = f"""
+            if [ "$1" = run ]; then touch asked; exec sleep 1000; fi
+            if [ "$1" = ps ] && mkdir {place}/told; then
+                docker -H {engine.host} "$@"
+                docker -H {engine.host} create --label="${{6#label=}}" {BASH} true >{place}/id
+                exit
+            fi"""
+        monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+        run = submit("run", "true", image=BASH, stop_grace=0)
+        wait_until(lambda: (place / "asked").exists())
+        run.stop(timeout=TEST_S)
+        assert (run.status, run.reason) == (RunStatus.STOPPED, "StoppedByUser")
+        wait_until(lambda: (place / "id").exists() and (place / "id").read_text())
+        docker.soon(engine)
+        wait_until(lambda: not home.tickets())
+
+
 class TestTheEngineIsKilled:
     """The container works on, and so its run is ended by localrun, with or without the engine."""
 
@@ -110,6 +176,15 @@ class TestTheEngineIsKilled:
         check_lost(run)
         assert wrote(run) == b"up\nasked\n"
         assert home.tickets() != []  # its container can't be removed yet
+        engine.start()
+        wait_until(lambda: not engine.containers(), TEST_S)
+        wait_until(lambda: not home.tickets(), TEST_S)
+
+    def test_a_run_that_is_deleted_meanwhile(self, engine: Engine, home: Home) -> None:
+        run = started()
+        engine.kill()
+        check_lost(run)
+        run.delete()
         engine.start()
         wait_until(lambda: not engine.containers(), TEST_S)
         wait_until(lambda: not home.tickets(), TEST_S)

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,15 @@ def test_another_python_is_refused_before_the_call(engine: Engine) -> None:
     assert run.message in run.stderr()
 
 
+def test_the_python_that_it_needs_is_found_beside_another(engine: Engine) -> None:
+    docker.add_old_python(engine)
+    path = f"ENV PATH=/bin:{sys.base_prefix}/bin"
+    engine("build", "-t", "two", "-", input=f"FROM {PYTHON}\nCOPY --from={OTHER_PYTHON} / /\n{path}\n".encode())
+    found = localrun.function(image="two")(lambda: ".".join(map(str, __import__("sys").version_info[:2])))
+    assert found(run_name="run") == docker.OURS
+    assert docker.OURS not in execute("other", "python3 --version", image="two").stdout()
+
+
 class TestNoEngine:
     @pytest.mark.parametrize(
         ("name", "value", "word"),
@@ -168,6 +178,34 @@ def test_out_of_memory(engine: Engine) -> None:
     assert (run.status, run.reason, run.exit_code, run.signal) == (RunStatus.FAILED, "OutOfMemory", 137, "SIGKILL")
     run = execute("child", "tail /dev/zero; exit 0", image=SHELL, memory="30MiB")
     assert (run.status, run.reason) == (RunStatus.COMPLETED, "Completed")
+
+
+def test_what_the_engine_ended_was_not_the_function(engine: Engine) -> None:
+    """A child of its own was out of memory; what the function says of it counts."""
+
+    @localrun.function(image=PYTHON, memory="100MiB")
+    def function() -> None:
+        import subprocess
+
+        raise ValueError(subprocess.call(["tail", "/dev/zero"]))
+
+    with pytest.raises(ValueError, match="-9"):
+        function(run_name="run")
+
+
+def test_the_image_is_on_record(engine: Engine, home: Home) -> None:
+    execute("run", "sleep 1", image=SHELL)
+    assert home.record("run")["image_id"] == engine("image", "inspect", "--format={{.Id}}", SHELL).stdout.strip()
+
+
+def test_places_in_the_working_folder_are_the_callers(engine: Engine, place: Path) -> None:
+    (place / "data").mkdir()
+    (place / "data" / "file").write_text("data\n")
+    volumes = [f"./data:{place}/sub/data", f"./data/file:{place}/other/file:ro"]
+    run = execute("run", "cat sub/data/file other/file", image=SHELL, volumes=volumes)
+    assert run.stdout() == "data\ndata\n"
+    made = [place / "sub", place / "sub" / "data", place / "other"]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}  # as the engine makes none
 
 
 def test_what_it_is_given_and_what_not(engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from localrun.engine.launchers import containerargs
+from localrun.engine.launchers import containerargs, containercontents
 from localrun.engine.launchers.containerargs import Mount
 
 
@@ -37,7 +37,10 @@ def test_it_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     made = arguments()
     assert {"--user=1000:100", "--group-add=27", "--group-add=999"} <= set(made)
     assert "--group-add=100" not in made
-    assert "--userns=keep-id" in arguments(engine={"program": "/usr/bin/podman"})
+    podman = {"program": "/usr/bin/podman"}
+    assert {"--userns=keep-id", "--user=1000:100"} <= set(arguments(engine=podman))
+    second = arguments(rank=1, nproc_per_node=2, engine=podman)
+    assert {"--userns=container:localrun-abc-2-0", "--user=1000:100"} <= set(second)
 
 
 @pytest.mark.parametrize("network", ["host", "none", "mine"])
@@ -69,4 +72,4 @@ def test_any_path_can_be_mounted(path: str) -> None:
 
 def test_the_users_own_mount_counts() -> None:
     theirs, ours, other = Mount("/data", "/work"), Mount("/work", "/work"), Mount("/x", "/y")
-    assert containerargs.without_doubles([theirs, ours, other]) == [theirs, other]
+    assert containercontents.without_doubles([theirs, ours, other]) == [theirs, other]

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from localrun import files, settings
-from localrun.engine.dispatch import submission
 from localrun.errors import LocalrunError
 from localrun.model import artifacts
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
 
 _NOTHING = (b'"upstream_artifacts": [],', b'"downstream_artifacts": [],')
@@ -115,7 +114,7 @@ def _is_same(made: Artifact, read: Artifact) -> bool:
 def _all(places: dict[str, str]) -> Iterator[History | None]:
     """The runs with artifacts in the runs folder and in its archive; ``places`` gets where each of the others is."""
     runs = settings.runs_dir()
-    for parent in (f"{runs}/{submission.ARCHIVE}", runs):  # a run that is archived meanwhile is seen once at least
+    for parent in (f"{runs}/{ARCHIVE}", runs):  # a run that is archived meanwhile is seen once at least
         try:
             names = os.listdir(parent)
         except OSError:

@@ -17,7 +17,7 @@ from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
 from localrun.errors import RunNotFoundError, SystemFailureError
 from localrun.model import journal
-from localrun.model.folder import RunFolder
+from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.request import validate_name
 from localrun.model.status import CONTEXT, RunStatus
 
@@ -112,7 +112,7 @@ def _all(selection: Selection, beyond: Place | None, is_meant: Callable[[str], b
     """The runs that may be in a selection, newest first; of these names."""
     folders = [str(settings.runs_dir())]
     if selection.include_deleted:
-        folders.append(f"{folders[0]}/{submission.ARCHIVE}")
+        folders.append(f"{folders[0]}/{ARCHIVE}")
     each = [_in_folder(runs, selection, beyond, is_meant) for runs in folders]
     return heapq.merge(*each, key=place, reverse=True)
 

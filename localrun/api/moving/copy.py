@@ -34,7 +34,7 @@ from localrun.errors import (
 )
 from localrun.model import journal, trust
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
 
 if TYPE_CHECKING:
@@ -222,10 +222,10 @@ def _parsed(data: bytes) -> Record | None:
 
 
 def _free_archive(target: RemotePlace, name: str) -> RemotePlace:
-    place = target.beside(f"{submission.ARCHIVE}/{name}")
+    place = target.beside(f"{ARCHIVE}/{name}")
     if place.is_taken() and place.record() is None and place.marker() is not None:
         place.clear()  # its move was broken off, and the run is still where it was
-    return target.beside(f"{submission.ARCHIVE}/{name}.{os.urandom(3).hex()}") if place.is_taken() else place
+    return target.beside(f"{ARCHIVE}/{name}.{os.urandom(3).hex()}") if place.is_taken() else place
 
 
 # -- both -----------------------------------------------------------------------------------------------------------

@@ -112,6 +112,9 @@ class Dispatcher:
 
     def _adopt(self, ticket: Ticket, state: str) -> None:
         """Watch the supervisor of a claimed run; if it has none, end the run, or let it wait again."""
+        archived = RunFolder(ticket.folder).archived(ticket.uid).path
+        if os.path.exists(archived):  # deleted or replaced, and something may be left to be cleared
+            ticket = ticket._replace(folder=archived)
         try:
             lock = self._take(ticket)
         except OSError as error:

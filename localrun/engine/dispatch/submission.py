@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 # What a file of the folder holds; or what is to be asked for it, as late as that can be.
 Content: TypeAlias = "bytes | Callable[[], bytes]"
 
-ARCHIVE = ".archive"
-
 
 def submit(
     queue: Queue,
@@ -160,15 +158,14 @@ def withdraw(queue: Queue, folder: RunFolder, uid: str) -> None:
 
 def archive(path: str, uid: str) -> str:
     """Move an ended run's folder out of its name's way; returns where it lies now. The caller holds the queue lock."""
-    parent, base = os.path.split(path)
-    if os.path.basename(parent) == ARCHIVE:
+    target = RunFolder(path).archived(uid).path
+    if target == path:
         return path
-    target = f"{parent}/{ARCHIVE}/{base}.{uid}"
     if os.path.lexists(target):  # a copy of the same run, which had the name before
         os.rename(target, f"{target}.{os.urandom(3).hex()}")
     # Whoever writes to its record meanwhile finds that it is gone.
     with records.held(RunFolder(path)), journal.Change(path):
-        os.makedirs(f"{parent}/{ARCHIVE}", mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         with journal.Change(target):
             os.rename(path, target)
     return target

@@ -14,7 +14,6 @@ Loaded for such runs only.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -22,17 +21,11 @@ from collections.abc import Mapping, Sequence
 
 from localrun import files
 from localrun.engine import processes
-from localrun.engine.launchers import containerargs, containerprocesses, ranks, sequence
-from localrun.engine.launchers.containerargs import Mount
+from localrun.engine.launchers import containerargs, containercontents, containerprocesses, containerpull, ranks
 from localrun.engine.launchers.containerengine import ContainerEngine, last_line
+from localrun.engine.launchers.containergates import Gates
 from localrun.engine.launchers.lostcontainer import clear
-from localrun.engine.launchers.process import (
-    SYS_PATH,
-    WORKER,
-    CannotStartError,
-    NoImageError,
-    ProcessLauncher,
-)
+from localrun.engine.launchers.process import SYS_PATH, CannotStartError, NoImageError, ProcessLauncher
 from localrun.engine.supervision import outcome
 from localrun.engine.supervision.outcome import Ending
 from localrun.errors import LocalrunError, SystemFailureError
@@ -45,35 +38,8 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.002
 _LAST_SIGNAL = 64
-_AT_WORK = ("created", "running", "paused", "restarting")
+_AT_WORK = ("running", "paused", "restarting")
 _LONGEST_LINE = 30_000
-
-# In the container, before the user's shell: wait, and write to the logs.
-_BEGIN = """
-umask "$1"
-read -r go <"$2"
-exec >>"$3" 2>>"$4"
-shift 4
-"""
-# Outside: have the image fetched, and wait for the registry's first words, but not for the client's own, so long.
-_FETCH = """
-exec 3< <(exec "$@" 2>&1)
-pid=$! deadline=$((SECONDS + 30)) line=
-while IFS= read -r -u 3 -t $((deadline > SECONDS ? deadline - SECONDS : 1)) line; do
-    printf '%s\\n' "$line" >&2
-    case $line in
-        "Using default tag"*|"Trying to pull"*|"Resolv"*) ((SECONDS < deadline)) || break;;
-        *) heard=1; break;;
-    esac
-done
-if [[ ! $heard ]] && kill -0 $pid 2>/dev/null && ((SECONDS >= deadline)); then
-    kill $pid
-    echo 'the registry gave no answer within 30 s' >&2
-    exit 124
-fi
-cat <&3 >&2
-wait $pid
-"""
 
 
 class ContainerLauncher(ProcessLauncher):
@@ -84,12 +50,14 @@ class ContainerLauncher(ProcessLauncher):
         self._before: ProcessLauncher | None = None  # what carries out the integrations
         self._engine = ContainerEngine(**record["request"]["engine"])
         self._environ = {**self._engine.environment, processes.MARK: record["uid"]}
+        self._gates = Gates(folder)
         self._clients: set[int] = set()
         self._containers: list[str] = []
-        self._gates: dict[int, int] = {}  # rank → the open end of its gate
         self._secrets: list[tuple[str, str, str]] = []
         self._fetched = False
         self._unheard: int | None = None  # a signal that found nobody inside yet
+        self._killed = False
+        self._may_come_up = False  # a container that the engine was asked for by a client which has been killed
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -120,22 +88,36 @@ class ContainerLauncher(ProcessLauncher):
         """
         if self._record["request"]["pull"] == "always" and not self._fetched:
             raise self._no_image(resumption)
-        gate = self._folder.gate(resumption, rank)
-        files.remove(gate)
-        os.mkfifo(gate, 0o600)
+        gate = self._gates.build(resumption, rank)
         pid = self._start_client(rank, resumption, context)
         self._clients.add(pid)
         self._containers.append(containerargs.name(self._record, resumption, rank))
-        while not self._is_at_gate(rank, gate):
+        while not self._gates.is_reached(gate):
             if self.is_to_end():
                 self.interrupted = True
                 return pid
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                raise self._not_started(rank, resumption)
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                files.remove(gate)
+                raise self._not_started(rank, resumption, was_killed=ended.si_code != os.CLD_EXITED)
             time.sleep(_LOOK_S)
         if rank + 1 == ranks.count(self._record["request"]):
-            self._open_gates(resumption)
+            self._begin(context)
         return pid
+
+    def _begin(self, context: Mapping[str, Any]) -> None:
+        """Let all ranks begin, with the CPUs and the niceness of the submitter."""
+        if context["nice"] or len(context["cpus"]) < (os.cpu_count() or 1):
+            containerprocesses.take_on(self.alive(), context["cpus"], context["nice"])
+        self._gates.open()
+
+    def details(self) -> dict[str, Any]:
+        """The id of the image that they have."""
+        try:
+            state = None if self.interrupted else self._engine.state(self._containers[0])
+        except LocalrunError:
+            return {}
+        return {} if state is None else {"image_id": state.image}
 
     def _no_image(self, resumption: int) -> NoImageError:
         image, log = self._record["request"]["image"], self._folder.stderr(resumption, 0)
@@ -148,58 +130,31 @@ class ContainerLauncher(ProcessLauncher):
     def _fetch(self, resumption: int) -> int:
         """Start what fetches the image; what it says goes to rank 0's stderr."""
         self._fetched = True
-        argv = ["/bin/bash", "-c", _FETCH, "localrun", self._engine.program, "pull", self._record["request"]["image"]]
+        argv = containerpull.argv(self._engine.program, self._record["request"]["image"])
         return self._execute(argv, self._environ, 0, resumption)
 
     def _start_client(self, rank: int, resumption: int, context: Mapping[str, Any]) -> int:
         environment = self._environment(rank, resumption, context)
         plain = {each: value for each, value in environment.items() if _fits_a_line(each, value)}
         others = {each: value for each, value in environment.items() if each not in plain}
+        mounts = containercontents.mounts(self._record, self._folder, self._secrets)
+        containercontents.make_places(mounts)
         listed = os.memfd_create("environment")
         try:
             os.write(listed, "".join(f"{each}={value}\n" for each, value in plain.items()).encode())
             argv = [
                 self._engine.program,
-                *containerargs.arguments(self._record, rank, resumption, self._mounts()),
+                *containerargs.arguments(self._record, rank, resumption, mounts),
                 f"--env-file=/proc/self/fd/{listed}",
                 *(f"--env={each}" for each in others),
                 self._record["request"]["image"],
-                *self._command(rank, resumption, context),
+                *containercontents.command(self._record, self._folder, rank, resumption, context),
             ]
             return self._execute(argv, {**self._environ, **others}, rank, resumption, (listed,))
         except UnicodeEncodeError:
             raise CannotStartError("a variable or folder of it isn't UTF-8 text, as a container's must be") from None
         finally:
             os.close(listed)
-
-    def _command(self, rank: int, resumption: int, context: Mapping[str, Any]) -> list[str]:
-        folder = self._folder
-        gate, out, err = folder.gate(resumption, rank), folder.stdout(resumption, rank), folder.stderr(resumption, rank)
-        begin = [f"{context['umask']:o}", gate, out, err]
-        if self._record["fn_name"] is None:
-            argv = sequence.argv(self._record["cmds"], folder.commands(resumption, rank))
-            return containerargs.shell(argv[1:], _BEGIN, begin)
-        python = self._record["python"]
-        version = ".".join(python["version"].split(".")[:2])
-        inside = f"{containerargs.ROOT}/localrun/engine/inside.py"
-        own = [folder.path, str(resumption), str(rank)] + [str(rank)] * bool(self._record["request"]["nproc_per_node"])
-        project = [entry for entry in python["path"] if _is_of_project(entry, self._record["cwd"])]
-        return ["python3", inside, *begin, folder.outcome(resumption, rank), version, "\n".join(project), *own]
-
-    def _mounts(self) -> list[Mount]:
-        request, folder = self._record["request"], self._folder
-        mounts = [Mount(each["source"], each["target"], each["read_only"]) for each in request["volumes"]]
-        mounts += [Mount(source, target, read_only=True) for _, source, target in self._secrets]
-        mounts += [Mount(each, each) for each in (folder.path, self._record["cwd"])]
-        if os.path.exists(folder.parameters):
-            mounts.append(Mount(folder.parameters, containerargs.PARAMETERS, read_only=True))
-        if self._record["fn_name"] is not None:
-            package = os.path.dirname(os.path.dirname(WORKER))
-            mounts += [
-                Mount(source, f"{containerargs.ROOT}/{os.path.basename(source)}", read_only=True)
-                for source in (package, _cloudpickle(self._record["python"]["path"]))
-            ]
-        return containerargs.without_doubles(mounts)
 
     def _environment(self, rank: int, resumption: int, context: Mapping[str, Any]) -> dict[str, str]:
         """What the run's own is, and nothing of the submitter's."""
@@ -221,35 +176,16 @@ class ContainerLauncher(ProcessLauncher):
 
         return SecretFolder(home).mounted(names)
 
-    # -- the gates --------------------------------------------------------------------------------------------------
-
-    def _is_at_gate(self, rank: int, gate: str) -> bool:
-        """True once somebody reads there; from then on we hold the other end."""
-        try:
-            self._gates[rank] = os.open(gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise CannotStartError(f"{gate} can't be opened: {error.strerror}") from None
-            return False
-        return True
-
-    def _open_gates(self, resumption: int) -> None:
-        for rank, gate in self._gates.items():
-            try:
-                os.write(gate, b"\n")
-            except BrokenPipeError:
-                pass  # killed there
-            os.close(gate)
-            files.remove(self._folder.gate(resumption, rank))
-        self._gates.clear()
-
-    def _not_started(self, rank: int, resumption: int) -> Exception:
+    def _not_started(self, rank: int, resumption: int, *, was_killed: bool) -> Exception:
         """Why a rank never came to its gate, although its client has ended."""
         request, log = self._record["request"], self._folder.stderr(resumption, rank)
         image, said = request["image"], last_line(files.read(log).decode(errors="replace"))
-        files.remove(self._folder.gate(resumption, rank))
         try:
             state = self._engine.state(containerargs.name(self._record, resumption, rank))
+            if was_killed or (state is not None and state.status in _AT_WORK):
+                self.strangers = self._may_come_up = True
+                why = "the connection to its container was lost as it came up (the engine or its client was killed)"
+                return CannotStartError(why, Reason.SYSTEM_FAILURE)
             if state is None and not self._engine.has_image(image):
                 if request["pull"] == "missing" and not self._fetched and rank == 0:
                     os.truncate(log, 0)  # that it wasn't here is no news once it is
@@ -257,6 +193,7 @@ class ContainerLauncher(ProcessLauncher):
                 why = "compute.pull is never" if request["pull"] == "never" else said
                 return CannotStartError(f"image {image} isn't on this machine: {why}", Reason.FAILED_IMAGE_PULL)
         except LocalrunError as error:
+            self.strangers = self._may_come_up = True
             return CannotStartError(error.message, Reason.SYSTEM_FAILURE)
         why = said if state is None else state.error or said
         return CannotStartError(f"its container (image {image}) could not be started: {why}; its log is {log}")
@@ -279,7 +216,8 @@ class ContainerLauncher(ProcessLauncher):
             return self._lost(f"{error.message}; how its container ended can't be known", rank)
         if state is not None and (state.status in _AT_WORK or state.exit_code != code):
             return self._lost("the connection to its container was lost (the engine or its client was killed)", rank)
-        if state is not None and state.oom_killed:
+        # A function that has lived to tell of its end has lost no more than a child of its own.
+        if state is not None and state.oom_killed and not os.path.exists(self._folder.outcome(resumption, rank)):
             message = f"out of memory (exit code {code}): more was needed than compute.memory or the machine has"
             name = outcome.signal_name(wait_status)
             return Ending(RunStatus.FAILED, Reason.OUT_OF_MEMORY, message, code, name, rank)
@@ -303,13 +241,20 @@ class ContainerLauncher(ProcessLauncher):
         found = self.alive()
         if not any(map(containerprocesses.is_inside, found)):
             self._unheard = number
-            if number == signal.SIGKILL:
-                self.clear()
+            self._may_come_up |= bool(found) and number == signal.SIGKILL
+        if number == signal.SIGKILL:
+            # Neither what is about to come up nor what somebody has paused is ended by a signal.
+            if self._unheard is not None or self._killed:
+                self._remove()
+            self._killed = True
         containerprocesses.send(found, number, self._clients)
         return found
 
     def clear(self) -> bool:
-        """Remove the containers of this attempt; False if the engine can't be reached."""
+        """Remove the containers of this attempt; False if the engine can't be reached, or one may come up yet."""
+        return self._remove() and not self._may_come_up
+
+    def _remove(self) -> bool:
         try:
             self._engine.remove(self._containers)
         except SystemFailureError:
@@ -320,17 +265,3 @@ class ContainerLauncher(ProcessLauncher):
 def _fits_a_line(name: str, value: str) -> bool:
     """True if the engine's files of variables can have it: a line, not too long, that begins with a plain name."""
     return name.isidentifier() and name.isascii() and len(value) < _LONGEST_LINE and not set(value) & set("\r\n")
-
-
-def _is_of_project(entry: str, cwd: str) -> bool:
-    """True for a place of the import path that is in the container, too, and isn't full of the machine's packages."""
-    is_inside = entry == cwd or entry.startswith(f"{cwd}/")
-    return is_inside and not any(part in entry for part in ("site-packages", "dist-packages", "/lib/python"))
-
-
-def _cloudpickle(path: Sequence[str]) -> str:
-    """The folder of the submitter's cloudpickle, which is all that a worker needs besides localrun."""
-    for entry in path:
-        if os.path.exists(f"{entry}/cloudpickle/__init__.py"):
-            return f"{entry}/cloudpickle"
-    raise CannotStartError("cloudpickle isn't on the import path any more: install it again")

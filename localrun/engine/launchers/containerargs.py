@@ -6,7 +6,7 @@ Pure functions. Two words differ between the engines: how a user keeps its numbe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from localrun.engine.launchers import ranks
 from localrun.engine.launchers.containerengine import LABEL
@@ -15,10 +15,6 @@ from localrun.tuples import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-# Where localrun itself lies in a container that runs a function.
-ROOT = "/.localrun"
-PARAMETERS = "/mnt/config/parameters.yaml"
 
 
 class Mount(NamedTuple):
@@ -47,7 +43,7 @@ def arguments(record: Mapping[str, Any], rank: int, resumption: int, mounts: Seq
         f"--name={name(record, resumption, rank)}", f"--label={LABEL}={record['uid']}",
         f"--label=localrun.run={record['name']}", f"--label=localrun.rank={rank}",
         f"--label=localrun.resumption={resumption}",
-        *_user(is_podman), f"--workdir={record['cwd']}",
+        *_user(record, rank, resumption, is_podman), "--security-opt=label=disable", f"--workdir={record['cwd']}",
         *_shared(record, rank, resumption), *_limits(record), *_gpus(record["gpus"], is_podman),
         *(f"--mount={mount.argument()}" for mount in mounts),
     ]  # fmt: skip
@@ -62,11 +58,6 @@ def shell(arguments: Sequence[str], before: str = "", given: Sequence[str] = ())
     return ["sh", "-c", f"{before}{become}", "localrun", *given, *arguments]
 
 
-def without_doubles(mounts: Iterable[Mount]) -> list[Mount]:
-    """The mounts with each place taken once: the first counts."""
-    return list({mount.target: mount for mount in reversed(list(mounts))}.values())[::-1]
-
-
 def shared_memory(request: Mapping[str, Any]) -> int:
     """The size of /dev/shm in bytes: half the memory if none was asked for, as a machine's own."""
     half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -79,11 +70,13 @@ def visible_indices(gpus: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**gpu, "index": order.index(gpu["index"]) if gpu["index"] in order else gpu["index"]} for gpu in gpus]
 
 
-def _user(is_podman: bool) -> list[str]:
+def _user(record: Mapping[str, Any], rank: int, resumption: int, is_podman: bool) -> list[str]:
+    """The caller's numbers; podman without privileges has them in a namespace, which who shares IPC must share, too."""
+    caller = f"--user={os.geteuid()}:{os.getegid()}"
     if is_podman and os.geteuid():
-        return ["--userns=keep-id"]
+        return [f"--userns={f'container:{name(record, resumption, 0)}' if rank else 'keep-id'}", caller]
     groups = [group for group in os.getgroups() if group != os.getegid()]
-    return ["--userns=host", f"--user={os.geteuid()}:{os.getegid()}", *(f"--group-add={group}" for group in groups)]
+    return ["--userns=host", caller, *(f"--group-add={group}" for group in groups)]
 
 
 def _shared(record: Mapping[str, Any], rank: int, resumption: int) -> list[str]:

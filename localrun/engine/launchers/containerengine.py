@@ -16,25 +16,23 @@ from localrun import files
 from localrun.errors import SystemFailureError
 from localrun.tuples import NamedTuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 # On every container of a run: the run's uid.
 LABEL = "localrun.uid"
 
 _PATIENCE_S = 10.0
-_NEVER = "0001-01-01"
 
 
 class State(NamedTuple):
-    """How a container is: ``status`` is the engine's word (created, running, exited, …), ``error`` its why."""
+    """How a container is: ``status`` is the engine's word (created, running, exited, …), ``error`` its why.
+
+    ``image`` is the id of its image, as ``sha256:…``.
+    """
 
     status: str
     exit_code: int
     oom_killed: bool
     error: str
-    was_started: bool
+    image: str
 
 
 class ContainerEngine:
@@ -95,14 +93,14 @@ class ContainerEngine:
 
     def state(self, container: str) -> State | None:
         """How a container is, by name; None if there is none. SystemFailureError if the engine can't be reached."""
-        code, out, err = self.ask("container", "inspect", "--format", "{{json .State}}", container)
+        code, out, err = self.ask("container", "inspect", "--format", "[{{json .State}}, {{json .Image}}]", container)
         if code and not _says_there_is_none(err):
             raise self._unreachable(err)
         if code:
             return None
-        said: dict[str, Any] = json.loads(out)
-        started = not said.get("StartedAt", _NEVER).startswith(_NEVER)
-        return State(said["Status"], said["ExitCode"], said.get("OOMKilled", False), said.get("Error", ""), started)
+        said, image = json.loads(out)
+        image = f"sha256:{image.removeprefix('sha256:')}"
+        return State(said["Status"], said["ExitCode"], said.get("OOMKilled", False), said.get("Error", ""), image)
 
     def containers(self, uid: str) -> list[str]:
         """The ids of a run's containers, whatever they are at. SystemFailureError if the engine can't be reached."""
@@ -172,7 +170,10 @@ def last_line(text: str) -> str:
 
 
 def _says_there_is_none(errors: str) -> bool:
-    return "no such" in errors.lower() and "no such host" not in errors.lower() and "no such file" not in errors.lower()
+    said = errors.lower()
+    return "image not known" in said or (
+        "no such" in said and not any(f"no such {what}" in said for what in ("host", "file"))
+    )
 
 
 def _content(fd: int) -> str:

@@ -26,6 +26,17 @@ def send(found: Sequence[processes.Process], number: int, clients: Collection[in
             processes.send(process, number)
 
 
+def take_on(found: Sequence[processes.Process], cpus: Collection[int], nice: int) -> None:
+    """Give the processes in a run's containers the CPUs and the niceness of its submitter, for all that they start."""
+    for process in found:
+        if is_inside(process):
+            try:
+                os.sched_setaffinity(process.pid, cpus)
+                os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+            except OSError:
+                pass  # gone, as the CPUs may be, or a niceness that only root may give
+
+
 def is_inside(process: processes.Process) -> bool:
     """True for a process in a container: it has a number there besides ours."""
     return len(_numbers(process.pid)) > len(_numbers(os.getpid()))

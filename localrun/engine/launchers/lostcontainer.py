@@ -5,6 +5,7 @@ Its processes carry the run's mark, and its containers the run's label, so that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from localrun.engine import processes
@@ -17,6 +18,8 @@ from localrun.model.folder import RunFolder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+_MAKING_S = 1.0
 
 
 class LostContainerLauncher(LostProcessLauncher):
@@ -33,12 +36,21 @@ class LostContainerLauncher(LostProcessLauncher):
         return found
 
     def clear(self) -> bool:
-        """Remove the run's containers, of whatever attempt; False if the engine can't be reached."""
+        """Remove the run's containers, of whatever attempt; False if the engine can't be reached.
+
+        Where there is none the engine may be making one yet, for a client that was killed: then a second look tells.
+        """
+        try:
+            found = self._engine.containers(self._record["uid"])
+        except SystemFailureError:
+            return False
+        if not found:
+            time.sleep(_MAKING_S)
         return clear(self._engine, self._record["uid"])
 
 
 def clear(engine: ContainerEngine, uid: str) -> bool:
-    """Remove the containers of the run of that uid; False if the engine can't be reached."""
+    """Remove the containers of the run of that uid, of whatever attempt; False if the engine can't be reached."""
     try:
         engine.remove(engine.containers(uid))
     except SystemFailureError:

@@ -1,8 +1,9 @@
 """The launcher of process runs: a run's ranks as child processes of its supervisor.
 
 What the supervisor asks of a launcher: `check` refuses what can't start, `prepare` starts what comes before the ranks,
-`start` a rank, `alive` tells what is left, and `signal` reaches every process of the run. Of a rank's end `wait_status`
-and `ended` say what its parent can't know, and `clear` removes what is left of it all.
+`start` a rank, `details` says what else is known of them, `alive` tells what is left, and `signal` reaches every
+process of the run. Of a rank's end `wait_status` and `ended` say what its parent can't know, and `clear` removes what
+is left of it all.
 """
 
 from __future__ import annotations
@@ -108,6 +109,10 @@ class ProcessLauncher:
             return os.posix_spawn(argv[0], argv, environment, file_actions=opened, setsid=True, setsigdef=defaults)
         except OSError as error:
             raise CannotStartError(f"{argv[0]} could not be started: {error.strerror}") from None
+
+    def details(self) -> dict[str, Any]:
+        """What the record is to say of the ranks besides, once they run."""
+        return {}
 
     def wait_status(self, of_child: int) -> int:
         """The wait status of a rank, from that of the child that was started for it."""

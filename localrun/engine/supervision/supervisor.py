@@ -230,6 +230,9 @@ class Supervisor:
             if self._launcher.interrupted:
                 break
         self._enter_running(record)
+        details = self._launcher.details()
+        if details:
+            self._note(lambda record: record.update(details))
 
     def _is_to_end(self, record: Mapping[str, Any]) -> bool:
         """True if there is a cause to end the run by now; asked by what takes its time to start."""
