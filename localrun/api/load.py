@@ -8,7 +8,7 @@ from typing import Any
 
 from localrun.api import submit
 from localrun.api.run import Run
-from localrun.api.tracing.block import Options
+from localrun.api.tracing.block import Options, check_files
 
 _HERE = (None, "here", "file")
 
@@ -55,6 +55,7 @@ def run(
 
 
 def _to_be_entered(run: Run, overwrite: bool, dryrun: bool, trace_files: Any) -> Run:
+    check_files(trace_files)
     run._options = Options(overwrite, dryrun, trace_files)
     return run
 

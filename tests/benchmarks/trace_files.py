@@ -67,7 +67,7 @@ def measure(place: Path, count: int, rounds: int) -> None:
             os.mkdir(folder.path)
             watch = audit.start(folder, True)
             program()
-            audit.stop(watch)
+            watch.stop()
             assert Path(folder.artifacts).read_bytes().count(b"sha256:") == count
             shutil.rmtree(folder.path)
 

@@ -55,7 +55,7 @@ def traced(home: Home, files: Any = True) -> Iterator[Callable[[str], dict[str, 
     try:
         yield noted
     finally:
-        audit.stop(watch)
+        watch.stop()
 
 
 def known(text: str) -> tuple[int, str]:
@@ -275,14 +275,14 @@ def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> No
         for number in range(300):
             open(f"{number}.{'child' if child == 0 else 'parent'}", "w").close()
         if child == 0:
-            audit.stop(watch)
+            watch.stop()
             os._exit(0)
         os.waitpid(child, 0)
         try:
             os.wait()  # nobody waits for what is not the program's own
         except ChildProcessError:
             pass
-        audit.stop(watch)
+        watch.stop()
     """
     folder = RunFolder(home.place / "run", "uid")
     os.mkdir(folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -445,3 +446,54 @@ def test_importing_localrun_and_a_block_load_nothing_heavy(home: Home) -> None:
         print(json.dumps(sorted(sys.modules)))
     """
     assert not heavy & set(json.loads(run_python(script).stdout))
+
+
+def test_artifacts_of_a_block(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1,2\n")
+    with localrun.run(name="made") as made, localrun.open(tmp_path / "model.txt", "w") as file:
+        file.write("model")
+    with localrun.run(name="outer") as outer:
+        with localrun.run(name="inner") as inner:
+            assert localrun.open(tmp_path / "data.csv").read() == "1,2\n"
+            made.result()
+        assert localrun.open(tmp_path / "model.txt").read() == "model"
+    urls = {str(tmp_path / name): name for name in ("data.csv", "model.txt")}
+
+    def of(artifacts: list[Any]) -> list[str]:
+        return sorted(urls.get(each["url"], each.get("name", "?")) for each in artifacts)
+
+    assert of(made.downstream_artifacts) == ["model.txt"] and made.upstream_artifacts == []
+    assert of(inner.upstream_artifacts) == ["data.csv", "made"]
+    assert of(outer.upstream_artifacts) == ["data.csv", "made", "model.txt"]
+    (artifact,) = made.downstream_artifacts
+    assert artifact["size"] == 5 and artifact["digest"] == "sha256:" + hashlib.sha256(b"model").hexdigest()
+    assert not (Path(made.path) / ".artifacts.jsonl").exists()
+
+
+def test_trace_files(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("read.txt").write_text("given")
+    with localrun.run(name="x", trace_files=True) as run:
+        Path("written.txt").write_text(Path("read.txt").read_text())
+    assert [each["url"] for each in run.upstream_artifacts] == [str(tmp_path / "read.txt")]
+    assert [each["url"] for each in run.downstream_artifacts] == [str(tmp_path / "written.txt")]
+    with localrun.run(name="y", trace_files=[tmp_path / "elsewhere"]) as run:
+        Path("read.txt").read_text()
+    assert run.upstream_artifacts == []
+    for wrong in ("data", [1], None):
+        with pytest.raises(RunConfigError, match="trace_files: must be True, False or a list of folders"):
+            localrun.run(name="z", trace_files=wrong)  # type: ignore[arg-type]
+
+
+def test_artifacts_of_a_block_whose_process_was_killed(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("1,2\n")
+    script = """
+        import os, sys, localrun
+        with localrun.run(name="x"):
+            with localrun.open(sys.argv[1]) as file:
+                file.read()
+            os.kill(os.getpid(), 9)
+    """
+    run_python(script, tmp_path / "data.csv", ok=False)
+    (artifact,) = localrun.get_run("x").upstream_artifacts
+    assert artifact["url"] == str(tmp_path / "data.csv")

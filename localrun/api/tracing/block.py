@@ -76,6 +76,7 @@ class Block(Recorded):
         from localrun.api.tracing import traced
 
         _check_place(log_dest, system)
+        check_files(trace_files)
         _refuse_what_happens(
             status=None if status in (RunStatus.PENDING, "PENDING", "NOT_STARTED") else status,
             start_time=start_time, end_time=end_time, error=error, error_traceback=error_traceback,
@@ -110,6 +111,15 @@ def _check_place(log_dest: str, system: Any) -> None:
         raise RunConfigError(f"log_dest: must be one of {', '.join(LOG_DESTINATIONS)}, not {log_dest!r}")
     if system not in (None, "file", "here") and getattr(system, "name", None) != os.uname().nodename:
         raise RunConfigError(f"system: a block is traced on this machine, not on {system!r}; run.to() copies it later")
+
+
+def check_files(trace_files: Any) -> None:
+    """RunConfigError if it neither says yes or no, nor which folders."""
+    if isinstance(trace_files, bool):
+        return
+    is_list = isinstance(trace_files, list | tuple)
+    if not is_list or not all(isinstance(each, str | os.PathLike) for each in trace_files):
+        raise RunConfigError(f"trace_files: must be True, False or a list of folders, not {trace_files!r}")
 
 
 def _refuse_what_happens(**fields: Any) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localrun import files, settings
 from localrun.api import newrecord
@@ -34,8 +34,16 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.tracing.block import Block
+    from localrun.engine.tracing.audit import Watch
 
-_entered: dict[str, tuple[Block, threading.Thread]] = {}  # by uid
+
+class _Entered(NamedTuple):
+    run: Block
+    thread: threading.Thread
+    watch: Watch | None  # of the files that it opens
+
+
+_entered: dict[str, _Entered] = {}  # by uid
 
 
 def new(name: str | None, path: str | os.PathLike[str] | None, fields: Mapping[str, Any]) -> tuple[Record, RunFolder]:
@@ -77,10 +85,20 @@ def enter(run: Block) -> None:
     try:
         capture.begin(run._folder)
         current.enter(run._folder)
-        _entered[run.run_uid] = run, threading.current_thread()
+        _entered[run.run_uid] = _Entered(run, threading.current_thread(), _watch_files(run))
     except BaseException as error:
+        current.leave(run._folder)
+        capture.end(run._folder)
         block.end(Queue(run._record["home"]), run._folder, _ending(error, None))
         raise
+
+
+def _watch_files(run: Block) -> Watch | None:
+    if run._options.trace_files is False:
+        return None
+    from localrun.engine.tracing import audit
+
+    return audit.start(run._folder, run._options.trace_files)
 
 
 def leave(run: Block, error: BaseException | None) -> None:
@@ -95,14 +113,16 @@ def leave(run: Block, error: BaseException | None) -> None:
         return
     if not block.is_mine(run.run_uid):
         return  # a forked child, whose parent goes on
-    del _entered[run.run_uid]
+    entered = _entered.pop(run.run_uid)
     try:
-        try:
-            current.leave(run._folder)
-        finally:
-            capture.end(run._folder)
+        if entered.watch is not None:
+            entered.watch.stop()
+        current.leave(run._folder)
     finally:
-        _write_end(run, error)
+        try:
+            capture.end(run._folder)
+        finally:
+            _write_end(run, error)
 
 
 def _write_end(run: Block, error: BaseException | None) -> None:
@@ -122,7 +142,7 @@ def _leave_all() -> None:
 
     A thread that is still at work in one is cut off by the end of the process, and that is what its record will say.
     """
-    for run, thread in reversed(_entered.copy().values()):
+    for run, thread, _ in reversed(_entered.copy().values()):
         if block.is_mine(run.run_uid) and (thread is threading.main_thread() or not thread.is_alive()):
             leave(run, getattr(sys, "last_value", None))
 

@@ -31,7 +31,7 @@ _is_installed = False
 
 
 class Watch:
-    """The files that this process opens from `start` to `stop`."""
+    """The files that this process opens from `start` to `Watch.stop`."""
 
     def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
         self.folder = folder
@@ -60,8 +60,18 @@ class Watch:
         finally:
             self._sending.release()
 
-    def end(self) -> None:
-        """Have everything in the journal."""
+    def stop(self) -> None:
+        """Stop recording; all of it is in the run's journal then. What can't be written is no error, but told."""
+        if self not in _watches:
+            return  # of the process that this one was forked from
+        _watches.remove(self)
+        try:
+            self._end()
+        except OSError as error:
+            text = f"the files that were opened could not be recorded in {self.folder.path}: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    def _end(self) -> None:
         with self._sending:
             is_complete = self._witness is None
             if self._witness is not None and self._witness.tell(self.pending):
@@ -82,7 +92,7 @@ class Watch:
 
 
 def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> Watch:
-    """Record the files that this process opens, as artifacts of the run in that folder, until `stop`.
+    """Record the files that this process opens, as artifacts of the run in that folder, until it is stopped.
 
     Those below the working folder and the home folder, or in a list of folders those; no hidden folders, no
     interpreters, no ``site-packages``, no folders of runs. What Python opens is seen, what C code opens for itself is
@@ -102,18 +112,6 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
     watch = Watch(folder, found)
     _watches.append(watch)
     return watch
-
-
-def stop(watch: Watch) -> None:
-    """Stop recording; all of it is in the run's journal then. What can't be written is no error, but told."""
-    if watch not in _watches:
-        return  # of the process that this one was forked from
-    _watches.remove(watch)
-    try:
-        watch.end()
-    except OSError as error:
-        text = f"the files that were opened could not be recorded in {watch.folder.path}: {error}"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _install() -> None:

@@ -41,6 +41,8 @@ class _Capture:
         self._blocks[str(folder.uid)] = folder, start
 
     def end(self, folder: RunFolder) -> None:
+        if str(folder.uid) not in self._blocks:
+            return  # its beginning failed
         self._flush()
         is_oldest = next(iter(self._blocks)) == folder.uid
         _, start = self._blocks.pop(str(folder.uid))
