@@ -40,7 +40,8 @@ class TestCalls:
         assert run.result() == 6
         assert run.exit_code == 0
         assert {path.name for path in Path(run.path).iterdir()} == {
-            "config.json", "provenance.json", "function.pkl", "inputs.pkl", "result.pkl", "checkpoints", "logs", ".lock",
+            "config.json", "provenance.json", "function.pkl", "inputs.pkl", "result.pkl", "checkpoints", "logs",
+            ".lock",
         }  # fmt: skip
 
     @pytest.mark.parametrize(

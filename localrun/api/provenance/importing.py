@@ -30,6 +30,7 @@ from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.request import validate_name
+from localrun.model.trust import mark
 
 _BUILDING = ".import"  # in the runs folder; one import at a time
 _LARGEST_MANIFEST = 256 << 20
@@ -87,8 +88,9 @@ def _import(source: str, building: RunFolder, queue: Queue, name: str | None, tr
     record |= {"name": name or record["name"], "home": queue.home}
     record["submission"] = {**(record.get("submission") or {}), "folder": target.path}
     files.replace(building.record, records.encode(record))
-    for made, data in ((building.lock, b""), *(() if trust else ((building.untrusted, source.encode() + b"\n"),))):
-        os.close(files.create(made, data))
+    os.close(files.create(building.lock, b""))
+    if not trust:
+        mark(building, source)
     os.makedirs(building.checkpoints, mode=0o700, exist_ok=True)
     _sync(building.path)
     with queue.lock():

@@ -66,7 +66,7 @@ _unloaded = object()
 def _loaded(run: Run, path: str, load: Callable[[], Any]) -> Any:
     """What is pickled in a file of a run's, if it is short and may be loaded."""
     try:
-        if os.path.lexists(RunFolder(run.path).untrusted) or os.path.getsize(path) > _LARGEST_LOADED:
+        if not run.is_trusted or os.path.getsize(path) > _LARGEST_LOADED:
             return _unloaded
         return load()
     except Exception:  # noqa: BLE001 - whatever keeps it from being loaded here, its digest tells what is to be told

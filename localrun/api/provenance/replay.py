@@ -12,6 +12,7 @@ from localrun.api.run import Run
 from localrun.engine.gpus import inventory, probe
 from localrun.errors import RunConfigError, UntrustedRunError
 from localrun.model.folder import RunFolder
+from localrun.model.trust import refusal
 
 
 def differences_here(run: Run) -> list[Difference]:
@@ -51,12 +52,13 @@ def replay(run: Run, name: str | None = None, *, trust: bool = False) -> Run:
     it, and a function, which brings its code along, in the present folder.
 
     Raises:
-        UntrustedRunError: it came from elsewhere and nobody has said to trust it (403).
+        UntrustedRunError: others can have written it, and nobody has said to trust it (403).
         RunConfigError: it can't be run: a traced block, or one whose code is nowhere (400).
     """
     control.refuse_block(run._record)
-    if os.path.lexists(RunFolder(run.path).untrusted) and not trust:
-        raise UntrustedRunError(f"run {run.name} came from elsewhere: say that you trust it (--trust), or import it so")
+    if not (trust or run.is_trusted):
+        why = refusal(RunFolder(run.path))
+        raise UntrustedRunError(f"run {run.name} is not executed: {why}. If you trust it, say so (--trust)")
     return submit.clone(run, name, {"cwd": _working_folder(run)})
 
 
