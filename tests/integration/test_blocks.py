@@ -318,7 +318,7 @@ def test_a_forked_child_that_lives_on_does_not_hide_a_crash(home: Home) -> None:
     child = start_python(script, start_new_session=True)
     child.wait(60)
     try:
-        assert localrun.get_run("x").status is RunStatus.FAILED
+        wait_until(lambda: localrun.get_run("x").status is RunStatus.FAILED)  # once the child came to its first step
     finally:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
