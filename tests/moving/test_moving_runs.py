@@ -104,6 +104,19 @@ def test_commands_and_ranks_are_copied(place: Where) -> None:
     assert place.load("command").result() == "two\n"  # nothing is unpickled
 
 
+def test_a_traced_block_is_copied_and_not_entered_elsewhere(remote: Where) -> None:
+    with localrun.run(name="block") as run:
+        print("from inside")
+        run.write("made", "made.txt")
+    copy = remote.to(run)
+    gone(run)
+    assert (copy.run_type, str(copy.status), copy.result()) == ("CONTEXT", "COMPLETED", "from inside\n")
+    assert remote.read("copy/made.txt") == b"made"
+    with pytest.raises(IllegalTransitionError, match="copy it here first"), copy:
+        raise AssertionError("it was entered")
+    assert remote.load().run_uid == run.run_uid
+
+
 def test_a_copy_is_copied_on(remote: Where, tmp_path: Path, home: Home) -> None:
     run = work.run(3, run_name="run").wait()
     again = run.to("memory", f"{tmp_path}/between").to("memory", f"{tmp_path}/again")

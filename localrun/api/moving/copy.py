@@ -1,4 +1,4 @@
-"""Copying a run: every file read once, hashed as it is read, written, read back; complete at once or not at all.
+"""Copying a run to a place: complete at once or not at all, whatever is killed or goes away meanwhile.
 
 On this machine a copy is assembled under a hidden name and gets its own by one rename. On a remote it is written where
 it is to be, and complete when its record is, the last file (see `remote`); if a run is there already, it is written
@@ -7,18 +7,15 @@ beside that, and takes its place when it is complete. A run that makes way goes 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import posixpath
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from localrun import files, settings
-from localrun.api.moving import places
+from localrun.api.moving import places, transfer
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import MANIFEST, MARKER, RECORD, Contents, Entry, recorded
+from localrun.api.moving.manifest import MANIFEST, MARKER, RECORD, Contents
 from localrun.api.moving.progress import Progress
 from localrun.api.moving.remote import RemotePlace
 from localrun.engine.dispatch import submission
@@ -27,7 +24,6 @@ from localrun.errors import (
     IllegalTransitionError,
     LocalrunError,
     NotARunError,
-    ResultUnavailableError,
     RunConfigError,
     RunExistsError,
     SystemFailureError,
@@ -39,9 +35,6 @@ from localrun.model.record import Record
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
-
-_CHUNK = 4 << 20
-_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes part of a path, and may be anybody's
 
 
 def copy(
@@ -56,7 +49,7 @@ def copy(
     record = run.refresh()._record
     source, target = run._place(), places.find(system, path, data_config, run.name)
     _refuse_itself(source, target)
-    if not _UID.fullmatch(str(record["uid"])):
+    if not transfer.UID.fullmatch(str(record["uid"])):
         raise NotARunError(f"{source.url} is not the record of a run: its uid is {record['uid']!r}")
     if not run.status.is_terminal():
         raise IllegalTransitionError(f"run {run.name} is {run.status}: it can be copied when it has ended")
@@ -94,14 +87,14 @@ def _to_folder(run: Run, source: places.Place, path: str, record: Record, *, ove
     os.makedirs(parent, mode=0o700, exist_ok=True)
     with _Building(building), Progress(f"copying run {run.name}", 0) as progress:
         place = LocalPlace(building)
-        made, text = _copy_files(run, source, place, record, progress)
+        made, text = transfer.copy_files(run, source, place, record, progress)
         if not run.is_trusted:
             trust.mark(RunFolder(building), source.url)
         with place.writing(RECORD) as file:
             file.write(text)
         os.makedirs(RunFolder(building).checkpoints, mode=0o700, exist_ok=True)
         place.finish(made)
-        _check(place, made, progress)
+        transfer.check(place, made, progress)
         queue = Queue(settings.home())
         queue.prepare()
         with queue.lock():
@@ -185,13 +178,13 @@ def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Reco
         place.clear()
     place.put(MARKER, mine)
     with Progress(f"copying run {run.name}", 0) as progress:
-        made, text = _copy_files(run, source, place, record, progress)
+        made, text = transfer.copy_files(run, source, place, record, progress)
         place.put(MANIFEST, made.encode())
-        _check(place, made.without(RECORD), progress)
+        transfer.check(place, made.without(RECORD), progress)
         if place.marker() != mine:
             raise RunExistsError(f"{target.url}: another process copies a run to the same place")
         place.put(RECORD, text)
-        _check(place, Contents({RECORD: made.files[RECORD]}), progress)
+        transfer.check(place, Contents({RECORD: made.files[RECORD]}), progress)
         place.remove(MARKER)
     if there is not None:
         target.move(_free_archive(target, f"{base}.{there['uid']}"))
@@ -202,7 +195,7 @@ def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Reco
 def _existing_remote(place: RemotePlace, *, overwrite: bool) -> Record | None:
     """The record of the run that is to make way; None if nothing, or what a broken-off copy left, is there."""
     data = place.record()
-    record = None if data is None else _parsed(data)
+    record = None if data is None else transfer.parsed(data)
     if record is None:
         if place.is_taken() and place.marker() is None:
             raise RunExistsError(f"path: {place.url} exists and is no run: choose another path")
@@ -213,83 +206,8 @@ def _existing_remote(place: RemotePlace, *, overwrite: bool) -> Record | None:
     return record
 
 
-def _parsed(data: bytes) -> Record | None:
-    try:
-        record: Any = json.loads(data)
-        return record if {"name", "uid"} <= record.keys() and _UID.fullmatch(str(record["uid"])) else None
-    except (ValueError, AttributeError):
-        return None
-
-
 def _free_archive(target: RemotePlace, name: str) -> RemotePlace:
     place = target.beside(f"{ARCHIVE}/{name}")
     if place.is_taken() and place.record() is None and place.marker() is not None:
         place.clear()  # its move was broken off, and the run is still where it was
     return target.beside(f"{ARCHIVE}/{name}.{os.urandom(3).hex()}") if place.is_taken() else place
-
-
-# -- both -----------------------------------------------------------------------------------------------------------
-
-
-def _copy_files(
-    run: Run, source: places.Place, target: places.Place, record: Record, progress: Progress
-) -> tuple[Contents, bytes]:
-    """Copy every file but the record; returns the contents with all digests, and the record as it is to be written."""
-    contents = source.contents()
-    progress.total = 2 * contents.size  # they are read back, too
-    stated = recorded(record)
-    missing = stated.keys() - contents.files.keys()
-    if missing:
-        raise ResultUnavailableError(f"run {run.name}: {sorted(missing)[0]} is missing: it was not copied")
-    for name, entry in contents.files.items():
-        if name != RECORD:
-            contents = contents.with_file(name, _copy_file(source, target, name, entry, stated.get(name), progress))
-    data = _content(source, RECORD)
-    as_is = _parsed(data)
-    if as_is is None or as_is.get("lifecycle") != record["lifecycle"]:
-        raise IllegalTransitionError(f"run {run.name} was started again meanwhile: it was not copied")
-    return contents.with_file(RECORD, Entry(len(data), hashlib.sha256(data).hexdigest())), data
-
-
-def _copy_file(
-    source: places.Place,
-    target: places.Place,
-    name: str,
-    entry: Entry,
-    stated: tuple[int, str] | None,
-    progress: Progress,
-) -> Entry:
-    digest, size = hashlib.sha256(), 0
-    with source.reading(name) as reading, target.writing(name, executable=entry.executable) as writing:
-        while chunk := reading.read(_CHUNK):
-            digest.update(chunk)
-            writing.write(chunk)
-            size += len(chunk)
-            progress.add(len(chunk))
-    found = Entry(size, digest.hexdigest(), entry.executable)
-    for expected in (stated, (entry.size, entry.sha256) if entry.sha256 else None):
-        if expected not in (None, (found.size, found.sha256)):
-            what = f"{size} of {expected[0]} bytes" if expected and size != expected[0] else "its digest is another"
-            raise ResultUnavailableError(f"{source.url}/{name} is cut short or altered ({what}): it was not copied")
-    return found
-
-
-def _check(target: places.Place, made: Contents, progress: Progress) -> None:
-    """Read back what was written. SystemFailureError if it is anything else."""
-    for name, entry in made.files.items():
-        digest, size = hashlib.sha256(), 0
-        with target.reading(name) as reading:
-            while chunk := reading.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                progress.add(len(chunk))
-        if (size, digest.hexdigest()) != (entry.size, entry.sha256):
-            raise SystemFailureError(f"{target.url}/{name} reads otherwise than it was written: the copy was given up")
-
-
-def _content(place: places.Place, name: str) -> bytes:
-    pieces = []
-    with place.reading(name) as file:
-        while chunk := file.read(_CHUNK):
-            pieces.append(chunk)
-    return b"".join(pieces)
