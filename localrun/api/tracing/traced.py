@@ -34,8 +34,10 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.tracing.block import Block
+    from localrun.engine.tracing.audit import Watch
 
 _entered: dict[str, tuple[Block, threading.Thread]] = {}  # by uid
+_watches: dict[str, Watch] = {}  # of the files that they open; by uid, too
 
 
 def new(name: str | None, path: str | os.PathLike[str] | None, fields: Mapping[str, Any]) -> tuple[Record, RunFolder]:
@@ -62,7 +64,9 @@ def enter(run: Block) -> None:
 
     Raises:
         RunExistsError: a run of its name or in its place has not ended.
+        RunConfigError: ``trace_files`` is no list of folders.
     """
+    _check_files(run)
     if run._options.dryrun:
         for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
             records.advance(run._record, status)
@@ -78,6 +82,7 @@ def enter(run: Block) -> None:
         capture.begin(run._folder)
         current.enter(run._folder)
         _entered[run.run_uid] = run, threading.current_thread()
+        _watch_files(run)
     except BaseException as error:
         block.end(Queue(run._record["home"]), run._folder, _ending(error, None))
         raise
@@ -98,11 +103,35 @@ def leave(run: Block, error: BaseException | None) -> None:
     del _entered[run.run_uid]
     try:
         try:
-            current.leave(run._folder)
+            _watch_files_no_more(run)
         finally:
-            capture.end(run._folder)
+            current.leave(run._folder)
     finally:
-        _write_end(run, error)
+        try:
+            capture.end(run._folder)
+        finally:
+            _write_end(run, error)
+
+
+def _check_files(run: Block) -> None:
+    if run._options.trace_files:
+        from localrun.engine.tracing import audit
+
+        audit.check(run._options.trace_files)
+
+
+def _watch_files(run: Block) -> None:
+    if run._options.trace_files:
+        from localrun.engine.tracing import audit
+
+        _watches[run.run_uid] = audit.start(run._folder, run._options.trace_files)
+
+
+def _watch_files_no_more(run: Block) -> None:
+    if run.run_uid in _watches:
+        from localrun.engine.tracing import audit
+
+        audit.stop(_watches.pop(run.run_uid))
 
 
 def _write_end(run: Block, error: BaseException | None) -> None:

@@ -91,17 +91,19 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
     Raises:
         RunConfigError: ``files`` is neither True nor a list of folders.
     """
+    check(files)
     runs = [settings.home(), settings.runs_dir(), folder.path, *filter(None, [settings.current_run()])]
-    if files is True:
-        found = scope.of_user(runs)
-    elif isinstance(files, list | tuple) and all(isinstance(each, str | os.PathLike) for each in files):
-        found = scope.chosen(files, runs)
-    else:
-        raise RunConfigError(f"trace_files: must be True or a list of folders, not {files!r}")
+    watch = Watch(folder, scope.of_user(runs) if isinstance(files, bool) else scope.chosen(files, runs))
     _install()
-    watch = Watch(folder, found)
     _watches.append(watch)
     return watch
+
+
+def check(files: object) -> None:
+    """RunConfigError if this is not what `start` can be told to record."""
+    is_list = isinstance(files, list | tuple) and all(isinstance(each, str | os.PathLike) for each in files)
+    if files is not True and not is_list:
+        raise RunConfigError(f"trace_files: must be True or a list of folders, not {files!r}")
 
 
 def stop(watch: Watch) -> None:
