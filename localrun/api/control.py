@@ -26,7 +26,7 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 
 _OWN_FILES = {
     "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
-    "export.json",
+    "export.json", "artifacts.jsonl",
 }  # fmt: skip
 _OWN_FOLDERS = {"logs", "telemetry", "work", "venv", "code"}
 

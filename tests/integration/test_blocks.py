@@ -481,7 +481,7 @@ def test_trace_files(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Path("read.txt").read_text()
     assert run.upstream_artifacts == []
     for wrong in ("data", [1], None):
-        with pytest.raises(RunConfigError, match="trace_files: must be True, False or a list of folders"):
+        with pytest.raises(RunConfigError, match="trace_files: must be True or a list of folders"):
             localrun.run(name="z", trace_files=wrong)  # type: ignore[arg-type]
 
 

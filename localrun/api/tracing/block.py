@@ -119,7 +119,7 @@ def check_files(trace_files: Any) -> None:
         return
     is_list = isinstance(trace_files, list | tuple)
     if not is_list or not all(isinstance(each, str | os.PathLike) for each in trace_files):
-        raise RunConfigError(f"trace_files: must be True, False or a list of folders, not {trace_files!r}")
+        raise RunConfigError(f"trace_files: must be True or a list of folders, not {trace_files!r}")
 
 
 def _refuse_what_happens(**fields: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from localrun import settings
 from localrun.model.folder import RunFolder
 
 _open: dict[str, RunFolder] = {}  # by uid, in the order in which they were entered
+before_leaving: list[Callable[[RunFolder], None]] = []  # what is to be done for a block that is about to be left
 _around: ContextVar[tuple[RunFolder, ...]] = ContextVar("localrun_blocks", default=())
 
 
@@ -19,6 +21,8 @@ def enter(folder: RunFolder) -> None:
 
 def leave(folder: RunFolder) -> None:
     """Note that a block was left, whoever leaves it and in whatever order."""
+    for do in before_leaving:
+        do(folder)
     _open.pop(str(folder.uid), None)
     _around.set(tuple(each for each in _around.get() if each.uid != folder.uid))
 

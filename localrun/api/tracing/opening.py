@@ -89,6 +89,9 @@ def left(folder: RunFolder) -> None:
         note([folder], DOWNSTREAM, artifacts.file(written.path, size, None, records.now()))
 
 
+current.before_leaving.append(left)
+
+
 @atexit.register
 def _close_all() -> None:
     """Close what the program leaves to be closed by its end, while there is still all that it takes to note it."""

@@ -18,7 +18,7 @@ from localrun.engine.supervision import conclusion
 from localrun.engine.supervision.outcome import Ending
 from localrun.engine.tracing import logslice
 from localrun.errors import NotARunError, RunExistsError, RunNotFoundError
-from localrun.model import artifacts, journal
+from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
 from localrun.model.record import Record
@@ -102,12 +102,9 @@ def end_if_lost(folder: RunFolder, record: Record) -> Record:
 
 def _conclude(folder: RunFolder, ending: Ending) -> Record:
     def change(record: Record) -> None:
-        artifacts.take_in(folder, record)
         conclusion.conclude(record, ending)
 
-    record = records.update(folder, change, sync=True)
-    artifacts.forget(folder)
-    return record
+    return records.update(folder, change, sync=True)
 
 
 def _make_way(path: str, delete: bool) -> None:
