@@ -82,9 +82,8 @@ def test_a_block_that_fails_has_them(home: Home) -> None:
 
 
 def test_what_can_not_be_traced_is_refused_before_anything_is_made(home: Home) -> None:
-    run = localrun.Run(name="run", trace_files="data")
     with pytest.raises(localrun.RunConfigError, match="trace_files"):
-        run.__enter__()
+        localrun.Run(name="run", trace_files="data")
     assert not home.path.exists()
 
 
