@@ -141,15 +141,19 @@ class _Digester:
         return None
 
     def _go_on(self, node: _Node) -> None:
-        child = node.shape.children[len(node.parts)]
+        """Take the parts of a node's next children, up to one that has more below it, and is open then."""
+        children, parts = node.shape.children, node.parts
         mode = node.mode if node.shape.mode is None else node.shape.mode
-        try:
-            found = self._find(child, mode) or self._begin(child, mode)
-        except Unfit as error:
-            self._retreat(error)
-            return
-        if found is not None:
-            node.parts.append(found)
+        while len(parts) < len(children):
+            child = children[len(parts)]
+            try:
+                found = self._find(child, mode) or self._begin(child, mode)
+            except Unfit as error:
+                self._retreat(error)
+                return
+            if found is None:
+                return
+            parts.append(found)
 
     def _retreat(self, error: Unfit) -> None:
         """Give up the object that code reaches and of which this is a part: it counts as a whole. Else raise."""
