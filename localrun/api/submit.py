@@ -52,9 +52,8 @@ def command(
     request = Request.from_config(config)
     fields = {"cmds": list(cmds or [request.command]), "run_type": run_type}
     base = request.name or base or name_from_command(request.command)
-    with Gathering(request.cwd, request.env_variables) as provenance:
-        contents = {_PROVENANCE: provenance.file}
-        return _with_a_free_name(base, config, request, fields, contents, always_suffix=request.name is None, path=path)
+    with _Order(config, request, fields, path) as order:
+        return order.with_a_free_name(base, always_suffix=request.name is None)
 
 
 def check(config: RunConfig, *, needs_command: bool = True) -> None:
@@ -87,12 +86,11 @@ def function(
 
     request = Request.from_config(config, needs_command=False)
     given = {**fields, "run_type": FUNCTION}
-    with Gathering(request.cwd, request.env_variables) as provenance:
-        made: dict[str, Content] = {**contents(), _PROVENANCE: provenance.file}
+    with _Order(config, request, given, path) as order:
+        order.contents.update(contents())
         if request.name is None and path is None:
-            return _with_a_free_name(base, config, request, given, made, always_suffix=True, path=None)
-        name = request.name or os.path.basename(files.absolute(path or "", "path"))
-        return _in_place_of(there, name, config, request, given, made, path)
+            return order.with_a_free_name(base, always_suffix=True)
+        return order.in_place_of(there, request.name or os.path.basename(files.absolute(path or "", "path")))
 
 
 def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
@@ -108,9 +106,8 @@ def commands(config: RunConfig, cmds: Sequence[str]) -> Run:
     if request.name is None:
         return command(config, cmds=cmds)
     fields = {"cmds": list(cmds), "run_type": COMMAND}
-    with Gathering(request.cwd, request.env_variables) as provenance:
-        contents = {_PROVENANCE: provenance.file}
-        return _in_place_of(find(request.name), request.name, config, request, fields, contents, None)
+    with _Order(config, request, fields) as order:
+        return order.in_place_of(find(request.name), request.name)
 
 
 def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
@@ -136,65 +133,58 @@ def clone(run: Run, name: str | None, overrides: Mapping[str, Any]) -> Run:
     if not os.path.exists(record["python"]["executable"]):
         fields["python"] = newrecord.python()  # it ran on another machine
     request = Request.from_config(config, needs_command=False)
-    with Gathering(request.cwd, request.env_variables) as provenance:
-        made: dict[str, Content] = {**contents, _PROVENANCE: provenance.file}
-        return _with_a_free_name(config.name, config, request, fields, made, always_suffix=False, path=None)
+    with _Order(config, request, fields) as order:
+        order.contents.update(contents)
+        return order.with_a_free_name(config.name, always_suffix=False)
 
 
-def _with_a_free_name(
-    base: str,
-    config: RunConfig,
-    request: Request,
-    fields: Mapping[str, Any],
-    contents: Mapping[str, Content],
-    *,
-    always_suffix: bool,
-    path: str | None,
-) -> Run:
-    name = f"{base[:121]}-{_suffix()}" if always_suffix else base
-    for _ in range(_NAME_ATTEMPTS):
-        try:
-            return _submit(name, config, request, fields, contents, path, None)
-        except RunExistsError:
-            if path is not None:
-                raise
-            name = f"{base[:121]}-{_suffix()}"
-    raise RunExistsError(f"name: no free name was found for {base!r}")
+class _Order:
+    """A run that is asked for, and may yet get one name or another. Inside it, where it comes from is gathered."""
 
+    def __init__(self, config: RunConfig, request: Request, fields: Mapping[str, Any], path: str | None = None) -> None:
+        self._config = config
+        self._request = request
+        self._fields = fields
+        self._path = path
+        self._provenance = Gathering(request.cwd, request.env_variables)
+        self.contents: dict[str, Content] = {_PROVENANCE: self._provenance.file}
 
-def _in_place_of(
-    there: Run | None,
-    name: str,
-    config: RunConfig,
-    request: Request,
-    fields: Mapping[str, Any],
-    contents: Mapping[str, Content],
-    path: str | None,
-) -> Run:
-    if there is not None and not there.status.is_terminal():
-        raise RunExistsError(f"run {name} is {there.status} already: wait for it, stop it, or choose another name")
-    return _submit(name, config, request, fields, contents, path, None if there is None else there.run_uid)
+    def __enter__(self) -> _Order:
+        self._provenance.__enter__()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._provenance.__exit__()
 
-def _submit(
-    name: str,
-    config: RunConfig,
-    request: Request,
-    fields: Mapping[str, Any],
-    contents: Mapping[str, Content],
-    path: str | None,
-    replace_uid: str | None,
-) -> Run:
-    feasible.check(request)
-    folder = settings.run_folder(name, path)
-    queue = Queue(settings.home())
-    record = newrecord.make(name, config, request, fields, queue, folder)
-    contents = dict(contents)
-    if request.parameters:
-        contents["parameters.yaml"] = _yaml(request.parameters)
-    stored = {name: Stored.of(data) for name, data in contents.items() if isinstance(data, bytes)}
-    record["given"] = {name: each.to_record() for name, each in stored.items()}
-    return Run._of(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
+    def with_a_free_name(self, base: str, *, always_suffix: bool) -> Run:
+        """Submit it under this name if that is free and may be used as it is, else with 6 characters behind it."""
+        name = f"{base[:121]}-{_suffix()}" if always_suffix else base
+        for _ in range(_NAME_ATTEMPTS):
+            try:
+                return self._submit(name, None)
+            except RunExistsError:
+                if self._path is not None:
+                    raise
+                name = f"{base[:121]}-{_suffix()}"
+        raise RunExistsError(f"name: no free name was found for {base!r}")
+
+    def in_place_of(self, there: Run | None, name: str) -> Run:
+        """Submit it under exactly this name; ``there`` is the run that has it, which is archived if it has ended."""
+        if there is not None and not there.status.is_terminal():
+            raise RunExistsError(f"run {name} is {there.status} already: wait for it, stop it, or choose another name")
+        return self._submit(name, None if there is None else there.run_uid)
+
+    def _submit(self, name: str, replace_uid: str | None) -> Run:
+        feasible.check(self._request)
+        folder = settings.run_folder(name, self._path)
+        queue = Queue(settings.home())
+        record = newrecord.make(name, self._config, self._request, self._fields, queue, folder)
+        contents = dict(self.contents)
+        if self._request.parameters:
+            contents["parameters.yaml"] = _yaml(self._request.parameters)
+        stored = {name: Stored.of(data) for name, data in contents.items() if isinstance(data, bytes)}
+        record["given"] = {name: each.to_record() for name, each in stored.items()}
+        return Run._of(submission.submit(queue, record, folder, contents, replace_uid=replace_uid), RunFolder(folder))
 
 
 def _suffix() -> str:
