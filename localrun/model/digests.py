@@ -17,7 +17,7 @@ from localrun import settings
 
 SMALL = 64 << 20  # a file up to this size may be read for its digest alone
 
-_WORTH_KEEPING = 1 << 20  # what is smaller is as quickly read again
+WORTH_KEEPING = 1 << 20  # what is smaller is as quickly read again
 _SLOTS = 8192
 _ENTRY = struct.Struct("<QQQq32s")  # device, inode, size, time of modification, digest
 _CHECK = 8
@@ -45,7 +45,7 @@ def of_file(path: str, *, large: bool = False) -> tuple[int, str | None]:
 
 def of_open(fd: int, there: os.stat_result, *, large: bool = False) -> str | None:
     """The same of a file that is open for reading, and was so when looked at; its position is left anywhere."""
-    if there.st_size < _WORTH_KEEPING:
+    if there.st_size < WORTH_KEEPING:
         return f"sha256:{hashlib.sha256(_content(fd, there.st_size)).hexdigest()}"
     digest = known(there)
     if digest is None and (large or there.st_size <= SMALL):
@@ -71,7 +71,7 @@ def is_same(one: os.stat_result, other: os.stat_result) -> bool:
 
 def known(there: os.stat_result) -> str | None:
     """The digest of a file that looks so, if it is kept."""
-    if there.st_size < _WORTH_KEEPING:
+    if there.st_size < WORTH_KEEPING:
         return None
     try:
         fd = os.open(_table(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -90,7 +90,7 @@ def known(there: os.stat_result) -> str | None:
 
 def keep(fd: int, there: os.stat_result, digest: str) -> None:
     """Keep the digest of an open file that had it when it looked so, unless it has changed, or could unseen."""
-    if there.st_size < _WORTH_KEEPING:
+    if there.st_size < WORTH_KEEPING:
         return
     wait = there.st_mtime_ns + _SETTLED_NS - time.time_ns()
     if wait > 0:

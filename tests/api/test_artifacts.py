@@ -181,11 +181,11 @@ def test_links_lead_to_one_name(block: Block, home: Home) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_has_no_digest(block: Block) -> None:
-    Path("file").write_text("one")
-    with localrun.open("file") as file:
+    Path("file").write_bytes(bytes(2 << 20))
+    with localrun.open("file", "rb") as file:
         file.read()
         Path("file").write_text("other")
-    assert facts(block.read) == [("file", 3, None)]
+    assert facts(block.read) == [("file", 2 << 20, None)]
 
 
 def test_every_version_is_noted_once(block: Block) -> None:
@@ -213,7 +213,7 @@ def test_both_of_two_nested_runs_note_it(block: Block, home: Home) -> None:
 
 
 def test_text_is_read_as_open_reads_it(block: Block) -> None:
-    data = "first\r\nzweite Zeile: ä\n\nlast".encode("latin-1")
+    data = "first\r\nzweite Zeile: ä\n\nlast".encode("latin-1") + b"\nmore" * 300_000
     Path("text").write_bytes(data)
     options: dict[str, Any]
     for options in ({}, {"newline": ""}, {"newline": "\n"}, {"buffering": 1}, {"buffering": 16}):
@@ -230,7 +230,7 @@ def test_text_is_read_as_open_reads_it(block: Block) -> None:
 
 
 def test_bytes_are_read_as_open_reads_them(block: Block) -> None:
-    data = os.urandom(300_000) + b"\nlast line"
+    data = os.urandom(2_000_000) + b"\nlast line"
     Path("bytes").write_bytes(data)
     for buffering in (-1, 0, 1000):
         with localrun.open("bytes", "rb", buffering) as file:
@@ -252,7 +252,7 @@ def test_bytes_are_read_as_open_reads_them(block: Block) -> None:
 def test_libraries_take_it(block: Block) -> None:
     import numpy
 
-    array = numpy.arange(100_000)
+    array = numpy.arange(200_000)
     with localrun.open("array.npy", "wb") as file:
         numpy.save(file, array)
     with localrun.open("array.npy", "rb") as file:

@@ -117,6 +117,8 @@ def _noted(file: Any, folders: list[RunFolder], path: str, mode: str, buffering:
         return file
     writes = not set(mode).isdisjoint("wax+")
     digest = digests.known(there)
+    if not writes and there.st_size < digests.WORTH_KEEPING:
+        digest = digests.of_open(file.fileno(), there)  # as quick as watching it
     if writes and there.st_size:
         digest = digests.of_file(path)[1]  # it may be gone as soon as something is written
     if not writes or there.st_size:
