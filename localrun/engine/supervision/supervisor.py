@@ -20,12 +20,13 @@ from localrun.engine.launchers.process import CannotStartError, NoImageError, Pr
 from localrun.engine.queue import Queue
 from localrun.engine.scheduling.ticket import Ticket
 from localrun.engine.supervision import conclusion, outcome, signals
-from localrun.engine.supervision.exits import Exits
+from localrun.engine.supervision.attempt import Attempt, Judge
 from localrun.engine.supervision.holdings import Holdings
 from localrun.engine.supervision.logclock import LogClock
 from localrun.engine.supervision.outcome import Cause, Ending
 from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.engine.supervision.telemetry import Telemetry
+from localrun.engine.supervision.writing import RETRY_S, Writing, unwritable
 from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError, SystemFailureError
 from localrun.model import record as records
@@ -35,15 +36,12 @@ from localrun.model.status import Reason, RunStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import Any
 
     from localrun.engine.gpus.inventory import Gpu
 
-Judge: TypeAlias = "Callable[[int, Mapping[str, Any] | None], Ending]"
-
 _RECHECK_S = 0.1
 _KILL_ROUND_S = 0.02
-_WRITE_RETRY_S = 1.0
 _LEASE_RETRY_S = 0.5
 # A signal may be lost with who was to send it: the record is looked at so often at least.
 _LOOK_S = 5.0
@@ -73,16 +71,10 @@ class Supervisor:
         self._news = pipe
         self._signals: set[int] = {NEWS}
         self._seen: tuple[int, int] | None = None  # which record, for all that is known, has been read
-        self._unwritten: Callable[[Record], None] | None = None
-        self._ranks: dict[int, int] = {}
-        self._exits: dict[int, int] = {}
-        self._order: Exits | None = None
-        self._outcomes: dict[int, Ending] = {}  # rank → how it ended
-        self._failed: int | None = None  # the first rank that did
-        self._stage: Judge | None = None  # what calls the end of what is at work, or has failed, before the ranks
+        self._record = Writing(self._folder, ticket.run, log)
+        self._attempt = Attempt(self._folder)
         self._launcher: ProcessLauncher  # from the claim on
         self.is_cleared = True  # nothing is left of the run that the system keeps for it
-        self._exited = 0  # children so far, adopted orphans among them
         self._clock = clock
         self._telemetry: Telemetry | None = None
 
@@ -102,27 +94,25 @@ class Supervisor:
             self._log(f"run {self._ticket.run} was not started: {error}")
             self._held.release()
             return
-        self._launcher = launcher_of(record, self._folder, self._held.fds())
+        self._launcher = self._attempt.launcher = launcher_of(record, self._folder, self._held.fds())
         self._launcher.is_to_end = lambda: self._is_to_end(record)
         ending: Ending | None = None
         try:
             context = self._set_up(record)
             cause = self._cause(record, conclusion.deadline(record))
             cause = cause or self._prepare(record, context) or self._start_all(record, context)
-            if cause is None and self._stage is None:
+            if cause is None and self._attempt.stage is None:
                 cause = self._watch(record)
         except CannotStartError as error:
             cause, ending = None, outcome.failed_to_start(str(error), error.reason)
         if self._telemetry is not None:  # first, because what asks the driver is a child of ours, too
             self._telemetry.close()
             self._telemetry = None
-        left = self._reap()
+        left = self._attempt.reap()
         if cause or left or self._launcher.strangers:
             self._terminate(record, cause)
         self._clock.stop()
-        ending = ending or self._ending(record, cause)
-        if self._order is not None:
-            self._order.close()
+        ending = ending or self._attempt.ending(record, cause)
         self._finish_with_all(record, cause, ending)
         self.is_cleared = self._launcher.clear()
 
@@ -133,7 +123,7 @@ class Supervisor:
         except LocalrunError as error:
             self._log(f"run {self._ticket.run} is gone from the queue: {error}")
             return
-        self._launcher = lost_launcher_of(record, self._folder, dispatcher)
+        self._launcher = self._attempt.launcher = lost_launcher_of(record, self._folder, dispatcher)
         if records.status(record).is_terminal():
             self.is_cleared = self._launcher.clear()
             return
@@ -171,7 +161,7 @@ class Supervisor:
         except SystemFailureError as error:
             raise CannotStartError(error.message) from None
         except OSError as error:
-            raise CannotStartError(_unwritable(self._folder, error)) from None
+            raise CannotStartError(unwritable(self._folder, error)) from None
 
     def _set_up(self, record: Record) -> dict[str, Any]:
         """What the run inherits, and its secrets; what it needs to start is there then."""
@@ -183,7 +173,7 @@ class Supervisor:
         except LocalrunError as error:
             raise CannotStartError(error.message) from None
         except OSError as error:
-            raise CannotStartError(_unwritable(self._folder, error)) from None
+            raise CannotStartError(unwritable(self._folder, error)) from None
         return context
 
     def _prepare(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
@@ -191,48 +181,45 @@ class Supervisor:
         pid = self._launcher.prepare(records.resumption_index(record), context)
         if pid is None:
             return None
-        self._ranks[pid] = 0
+        self._attempt.ranks[pid] = 0
         self._enter_running(record)
         return self._pass_stage(record, outcome.preparation_ended)
 
     def _start_all(self, record: Record, context: Mapping[str, Any]) -> Cause | None:
         """Start the ranks and enter RUNNING, unless a stage before has failed; if need be their image is fetched."""
-        if self._stage is not None:
+        if self._attempt.stage is not None:
             return None
         try:
             self._start(record, context)
         except NoImageError as error:
-            self._ranks = {error.fetch(): 0}
+            self._attempt.ranks = {error.fetch(): 0}
             self._watch_logs(records.resumption_index(record))
             why = error.why
             cause = self._pass_stage(record, lambda wait_status, said: outcome.fetch_ended(wait_status, why()))
-            if cause is not None or self._stage is not None:
+            if cause is not None or self._attempt.stage is not None:
                 return cause
             self._start(record, context)
         return None
 
     def _pass_stage(self, record: Record, judge: Judge) -> Cause | None:
         """Wait for what stands in rank 0's place before the ranks; if it succeeded, nothing of it is left in mind."""
-        self._stage = judge
+        self._attempt.stage = judge
         cause = self._watch(record)
-        if cause is None and not self._find_failed(record):
-            self._stage = None
-            self._ranks, self._exits, self._outcomes = {}, {}, {}
+        if cause is None and not self._attempt.has_failed(record):
+            self._attempt.pass_stage()
             self._signals.add(NEWS)  # what the record said meanwhile
         return cause
 
     def _start(self, record: Record, context: Mapping[str, Any]) -> None:
         for rank in range(ranks.count(record["request"])):
             pid = self._launcher.start(rank, records.resumption_index(record), context)
-            self._ranks[pid] = rank
-            self._order = self._order or Exits()
-            self._order.add(pid, rank)
+            self._attempt.add_rank(pid, rank)
             if self._launcher.interrupted:
                 break
         self._enter_running(record)
         details = self._launcher.details()
         if details:
-            self._note(lambda record: record.update(details))
+            self._record.note(lambda record: record.update(details))
 
     def _is_to_end(self, record: Mapping[str, Any]) -> bool:
         """True if there is a cause to end the run by now; asked by what takes its time to start."""
@@ -248,7 +235,8 @@ class Supervisor:
     def _enter_running(self, record: Record) -> None:
         """Have it in the record that this attempt runs, and as which processes; look after their logs."""
         resumption = records.resumption_index(record)
-        started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in self._ranks.items()]
+        at_work = self._attempt.ranks.items()
+        started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in at_work]
 
         def change(record: Record) -> None:
             if records.status(record) is not RunStatus.RUNNING:
@@ -259,23 +247,22 @@ class Supervisor:
         if self._telemetry is None:
             uuids = [gpu.uuid for gpu in self._held.gpus]
             self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids, self._launcher.alive)
-        self._unwritten = None if self._note(change) else change
+        self._record.note_sometime(change)
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
     def _watch(self, record: Mapping[str, Any]) -> Cause | None:
         """Wait until the run ends by itself (None), which it does with the first rank that fails, or is to be ended."""
         while True:
-            self._reap()
-            if self._find_failed(record) or len(self._exits) == len(self._ranks):
+            self._attempt.reap()
+            if self._attempt.is_over(record):
                 return None
             record = self._reread(record)
             deadline = conclusion.deadline(record)
             cause = self._cause(record, deadline)
             if cause:
                 return cause
-            if self._unwritten is not None and self._note(self._unwritten):
-                self._unwritten = None
+            self._record.catch_up()
             self._wait(None if deadline is None else deadline - time.time())
 
     def _reread(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -298,35 +285,13 @@ class Supervisor:
             return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
         return conclusion.stop_cause(record)
 
-    def _find_failed(self, record: Mapping[str, Any]) -> bool:
-        """True if a rank has failed; the first one that did is kept in mind."""
-        order = list(self._exits) if self._order is None else self._order.in_order()
-        for rank in [rank for rank in order if rank in self._exits and rank not in self._outcomes]:
-            self._outcomes[rank] = self._ended(records.resumption_index(dict(record)), record, rank)
-            if self._failed is None and self._outcomes[rank].status is not RunStatus.COMPLETED:
-                self._failed = rank
-        return self._failed is not None
-
-    def _ended(self, resumption: int, record: Mapping[str, Any], rank: int) -> Ending:
-        wait_status = self._exits[rank]
-        if self._stage is not None:
-            said = self._outcome(resumption, rank)
-            files.remove(self._folder.outcome(resumption, rank))
-            return self._stage(wait_status, said)
-        ending = self._launcher.ended(rank, resumption, wait_status)
-        if ending is not None:
-            return ending
-        if record["fn_name"] is None:
-            return outcome.command_ended(wait_status, rank)
-        return outcome.function_ended(wait_status, self._outcome(resumption, rank), rank)
-
     def _wait(self, timeout: float | None) -> None:
         """Sleep until a signal, a log's growth or the timeout."""
         poll = select.poll()
         poll.register(self._news, select.POLLIN)
         timeouts = [_LOOK_S] if timeout is None else [min(max(timeout, 0.0), _LOOK_S)]
-        if self._unwritten is not None:
-            timeouts.append(_WRITE_RETRY_S)
+        if self._record.is_behind:
+            timeouts.append(RETRY_S)
         due = self._clock.due(time.monotonic())
         if self._clock.fd is not None and due <= 0:
             poll.register(self._clock.fd, select.POLLIN)
@@ -356,21 +321,8 @@ class Supervisor:
             self._seen = seen
             self._signals.add(NEWS)
 
-    def _reap(self) -> bool:
-        """Collect the children that have exited; True if any are left. Orphans of the run are our children too."""
-        while True:
-            try:
-                pid, wait_status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return False
-            if pid == 0:
-                return True
-            self._exited += 1
-            if pid in self._ranks:
-                self._exits[self._ranks[pid]] = self._launcher.wait_status(wait_status)
-
     def _watch_logs(self, resumption: int) -> None:
-        for rank in self._ranks.values():
+        for rank in self._attempt.ranks.values():
             out, err = self._folder.stdout(resumption, rank), self._folder.stderr(resumption, rank)
             self._clock.add(out, err, self._folder.log_times(resumption, rank))
 
@@ -379,7 +331,8 @@ class Supervisor:
     def _terminate(self, record: Mapping[str, Any], cause: Cause | None) -> None:
         """SIGTERM to every process of the run, the grace, SIGKILL to all, until nothing is left."""
         if records.status(dict(record)) is not RunStatus.TERMINATING:
-            self._note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=cause and cause.reason))
+            why = cause and cause.reason
+            self._record.note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=why))
         self._launcher.strangers |= self._let_in_no_more()
         deadline = time.monotonic() + float(record["request"]["stop_grace"])
         left = self._launcher.signal(signal.SIGTERM)
@@ -388,19 +341,19 @@ class Supervisor:
             self._launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
         while left and time.monotonic() < deadline:
             self._wait(min(_RECHECK_S, deadline - time.monotonic()))
-            left = self._launcher.alive() if self._reap() or self._launcher.strangers else []
+            left = self._launcher.alive() if self._attempt.reap() or self._launcher.strangers else []
             _tell_orphans(left, told)
             if self._launcher.strangers:
                 self._launcher.hang_up(left)
         # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
         # looks in a row found nothing, and nothing has exited in between.
         pause, empty = 0.0, 0
-        while empty < 2 and (self._reap() or self._launcher.strangers):  # without children of ours nothing lives of it
+        while empty < 2 and (self._attempt.reap() or self._launcher.strangers):  # else nothing of it lives
             time.sleep(pause)
-            exited = self._exited
+            exited = self._attempt.exited
             left = self._launcher.signal(signal.SIGKILL)
-            self._reap()
-            empty = 0 if left or self._exited != exited else empty + 1
+            self._attempt.reap()
+            empty = 0 if left or self._attempt.exited != exited else empty + 1
             pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
 
     def _let_in_no_more(self) -> bool:
@@ -410,28 +363,9 @@ class Supervisor:
         except OSError:
             return True
 
-    def _ending(self, record: Mapping[str, Any], cause: Cause | None) -> Ending:
-        if cause is not None:
-            return outcome.stopped(cause, self._exits)
-        self._find_failed(record)
-        if self._failed is None and record["request"].get("nproc_per_node"):
-            return outcome.all_completed(self._outcomes)
-        ending = self._outcomes[self._failed or 0]
-        several = ranks.count(record["request"]) > 1 and self._stage is None
-        return ending._replace(message=f"rank {self._failed}: {ending.message}") if several else ending
-
-    def _outcome(self, resumption: int, rank: int) -> dict[str, Any] | None:
-        try:
-            said: dict[str, Any] = files.read_json(self._folder.outcome(resumption, rank))
-        except (OSError, ValueError):
-            return None
-        return said
-
     def _finish_with_all(self, record: Mapping[str, Any], cause: Cause | None, ending: Ending) -> None:
         """Write the end, after that of everyone who has connected to the run, up to the last moment."""
-        if record["fn_name"] is not None:
-            for rank in range(ranks.count(record["request"])):
-                files.remove(self._folder.outcome(records.resumption_index(dict(record)), rank))
+        self._attempt.close(record)
         while True:
             try:
                 return self._finish(ending)
@@ -448,7 +382,11 @@ class Supervisor:
                 raise _ConnectedError
             again = conclusion.conclude(record, ending)
 
-        record = self._write_end(change)
+        def keep_nothing() -> None:
+            self._held.release()
+            self._queue.set_aside(self._ticket)
+
+        record = self._record.end(change, keep_nothing)
         self._held.release()
         if record is None:
             return
@@ -458,48 +396,12 @@ class Supervisor:
             priority = record["request"]["priority"]
             self._queue.requeue(self._ticket, delay, conclusion.first_started(record), priority)
 
-    def _note(self, change: Callable[[Record], None]) -> bool:
-        """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""
-        try:
-            records.update(self._folder, change)
-        except OSError as error:
-            self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}")
-            return False
-        except LocalrunError as error:
-            self._log(f"run {self._ticket.run}: its record can't be written: {error}")
-        return True
-
-    def _write_end(self, change: Callable[[Record], None]) -> Record | None:
-        """Write the end, again and again while the disk refuses; None if the run or its record is gone.
-
-        Nothing of the run is left by now: while it can't be written it keeps nothing from others.
-        """
-        told = False
-        while True:
-            try:
-                return records.update(self._folder, change, sync=True)
-            except LocalrunError as error:
-                self._log(f"run {self._ticket.run}: its record can't be written: {error}")
-                return None
-            except OSError as error:
-                if not told:
-                    self._log(f"run {self._ticket.run}: {_unwritable(self._folder, error)}; trying until it can be")
-                    self._held.release()
-                    self._queue.set_aside(self._ticket)
-                    told = True
-            time.sleep(_WRITE_RETRY_S)
-
-
 def _tell_orphans(left: Sequence[processes.Process], told: set[int]) -> None:
     """SIGTERM to what was forked while its parent was told, and was left behind by it; not to what a handler starts."""
     for process in left:
         if process.parent == os.getpid() and process.pid not in told:
             processes.send(process, signal.SIGTERM)
             told.add(process.pid)
-
-
-def _unwritable(folder: RunFolder, error: OSError) -> str:
-    return f"its folder {folder.path} can't be written ({error.strerror}): free space or make it writable"
 
 
 def supervise(
