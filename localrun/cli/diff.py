@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from localrun.api.run import Run
     from localrun.cli.parser import Parser
 
+_TIME = "ran"
 _FACTS = ("status", "reason", "exit_code", "error", "creator", "host", "cwd")
 
 
@@ -50,6 +51,8 @@ def diff(args: Namespace) -> int:
     rows += outcomes.differences(one, other)
     known = {row.field for row in rows}
     rows += [row for row in compare.differences(one.provenance, other.provenance) if row.field not in known]
+    if all(row.field == _TIME for row in rows):
+        rows = []  # no two runs take the same time
     if args.output == "json":
         print_json({field: [here, there] for field, here, there in rows})
     elif rows:
@@ -66,7 +69,7 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
         yield field, record[field]
     yield "work", work(run)
     yield "python", record["python"]["version"]
-    yield "ran", duration(run.cumulative_running_time)
+    yield _TIME, duration(run.cumulative_running_time)
     yield "code", (record.get("fingerprints") or {}).get("code")
     for title, artifacts in (("read", record["upstream_artifacts"]), ("made", record["downstream_artifacts"])):
         for artifact in artifacts:

@@ -46,3 +46,13 @@ def test_bad_command_lines(home: Home) -> None:
     assert "RUN" in refused("diff", "run", "a")
     assert "nowhere" in refused("diff", "run", "nowhere", "a", code=1)
     assert not home.path.exists()
+
+
+def test_the_time_alone_is_no_difference(home: Home) -> None:
+    for name in ("a", "b"):
+        ok("run", "--follow", "--name", name, "--", "true")
+    record = home.record("b")
+    for phase in record["lifecycle"]:
+        phase["started_at"] = phase["started_at"].replace("2", "1", 1)  # a thousand years before
+    (home.runs / "b" / "config.json").write_text(json.dumps(record))
+    assert ok("diff", "run", "a", "b").said == "a and b don't differ\n"
