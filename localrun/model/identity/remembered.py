@@ -64,7 +64,7 @@ def _looks(fn: Any) -> list[Look] | None:
             if type(value) not in _FIXED and id(value) not in met:
                 met[id(value)] = value
                 waiting.extend(_watch_of(type(value))(watch, value))
-    except (AttributeError, LookupError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return None
     return watch.looks
 
@@ -102,7 +102,7 @@ class _Watch:
     def module(self, module: ModuleType) -> Below:
         self._attributes(module, "__dict__")
         self._names(vars(module), ("__name__", "__file__", "__spec__"))
-        if type(module) is not ModuleType or not os.path.isabs(vars(module).get("__file__") or ""):
+        if type(module) is not ModuleType or not os.path.isabs(str(vars(module).get("__file__"))):
             (origin,) = self._names(vars(vars(module)["__spec__"]), ("origin",))
             _require(origin in ("built-in", "frozen"))
         return ()
