@@ -33,6 +33,9 @@ class Function(Generic[P, R]):
     ``fn`` is the function as it was written.
     """
 
+    # Beside the attributes: what is remembered of the code must not travel, nor get into a wrapper of this.
+    __slots__ = ("__dict__", "__weakref__", "_code_seen")
+
     def __init__(self, fn: Callable[P, R], options: dict[str, Any]) -> None:
         if not hasattr(fn, "__call__") and not hasattr(fn, "__get__"):  # noqa: B004 - a classmethod has the latter
             raise RunConfigError(f"localrun.function decorates a function, not {fn!r}")
@@ -117,9 +120,11 @@ class Function(Generic[P, R]):
         return getattr(self.fn, "__qualname__", type(self.fn).__name__)
 
     def _fingerprints(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, str]:
-        from localrun.model.identity.fingerprint import code_fingerprint, inputs_fingerprint
+        from localrun.model.identity.fingerprint import inputs_fingerprint
+        from localrun.model.identity.remembered import code_seen
 
-        return {"code": code_fingerprint(self.fn), "inputs": inputs_fingerprint(self.fn, args, kwargs)}
+        self._code_seen = code_seen(self.fn, getattr(self, "_code_seen", None))
+        return {"code": self._code_seen.fingerprint, "inputs": inputs_fingerprint(self.fn, args, kwargs)}
 
     def _submit(
         self,

@@ -130,26 +130,31 @@ def _reach(code: CodeType) -> _Reach:
     return reach
 
 
+def namespaces(fn: FunctionType) -> Iterator[tuple[str, dict[str, Any], frozenset[str]]]:
+    """Where a function's code may look, and for which names: its globals, and the user's modules that it meets there.
+
+    Which attribute is taken from which module isn't followed: every attribute's name in the code counts for every
+    module, so ``h = helpers; h.f()`` is seen. With each comes what its names are prefixed with.
+    """
+    reach = _reach(fn.__code__)
+    waiting: list[tuple[str, dict[str, Any], frozenset[str]]] = [("", fn.__globals__, reach.reads - _OF_THE_MODULE)]
+    seen = set()
+    for prefix, space, names in waiting:  # which grows
+        yield prefix, space, names
+        for name in sorted(name for name in names if isinstance(space.get(name), ModuleType)):
+            module = space[name]
+            if id(module) not in seen and is_user_module(module):
+                seen.add(id(module))
+                waiting.append((f"{prefix}{name}.", vars(module), reach.names - _OF_THE_MODULE))
+
+
 def used_globals(fn: FunctionType) -> dict[str, Any]:
     """The globals that a function reads, by name, and under dotted names what it may take from the user's modules.
 
-    Which attribute is taken from which module isn't followed: every attribute's name in the code counts for every
-    module, so ``h = helpers; h.f()`` is seen. Names that aren't globals (yet) are builtins or errors, and left out.
+    Names that aren't globals (yet) are builtins or errors, and left out.
     """
-    reach = _reach(fn.__code__)
-    space = fn.__globals__
-    found = {name: space[name] for name in reach.reads if name in space and name not in _OF_THE_MODULE}
-    modules = [(name, value) for name, value in found.items() if isinstance(value, ModuleType)]
-    seen = set()
-    for prefix, module in modules:  # which grows
-        if id(module) in seen or not is_user_module(module):
-            continue
-        seen.add(id(module))
-        for name in reach.names.intersection(vars(module)) - _OF_THE_MODULE:
-            found[f"{prefix}.{name}"] = value = vars(module)[name]
-            if isinstance(value, ModuleType):
-                modules.append((f"{prefix}.{name}", value))
-    return found
+    spaces = namespaces(fn)
+    return {f"{prefix}{name}": space[name] for prefix, space, names in spaces for name in names if name in space}
 
 
 class ImportedModule(NamedTuple):
@@ -160,9 +165,14 @@ class ImportedModule(NamedTuple):
     imports: tuple[str, ...]
 
 
+def has_imports(fn: FunctionType) -> bool:
+    """True if a function's code has import statements."""
+    return _reach(fn.__code__).imports
+
+
 def imports_of(fn: FunctionType) -> list[str]:
     """The full names that the import statements inside a function may load, installed ones left out."""
-    if not _reach(fn.__code__).imports:
+    if not has_imports(fn):
         return []
     from localrun.model.pickles.imports import imported_names
 
