@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
+# Descriptors below are standard streams, even where those are closed, and what programs and scripts use by number.
+FIRST_OF_OURS = 10
+
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
 
@@ -119,6 +122,14 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def moved_up(fd: int) -> int:
+    """The same open file under a number that programs and scripts don't use by number; ``fd`` itself is closed."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_OF_OURS)
+    finally:
+        os.close(fd)
 
 
 class ByteLock:

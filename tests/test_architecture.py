@@ -119,7 +119,6 @@ def test_environment_variables_are_read_in_one_place() -> None:
     allowed = {
         "localrun.engine.launchers.surroundings": {"*"},  # the submitter's, kept for the run or the dispatcher
         "localrun.engine.launchers.preparation": {"*"},  # the run's, for git and pip
-        "localrun.engine.tracing.showing": {"*"},  # for the process that shows a block's output
         "localrun.engine.gpus.probe": {"*"},  # for the process that asks the driver
         "localrun.api.provenance.git": {"*"},  # for git
         "localrun.engine.worker": {"LOCALRUN_SYS_PATH"},  # its import path, from its supervisor

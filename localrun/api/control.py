@@ -59,8 +59,9 @@ def request_stop(
         record, kind = before, STOP  # a run that has filled the disk must be stoppable
     supervisor = record["supervisor"]
     if record["run_type"] == CONTEXT and record["ranks"] and not only_waiting:
-        process = record["ranks"][0]  # the user's own: it is interrupted as if by Ctrl-C
-        processes.signal_pid(process["pid"], process["start"], signal.SIGINT)
+        process = record["ranks"][0]  # the user's own: it is interrupted as if by Ctrl-C, if that can be
+        is_deaf = processes.ignores(process["pid"], signal.SIGINT)  # a script's background job, say
+        processes.signal_pid(process["pid"], process["start"], signal.SIGTERM if is_deaf else signal.SIGINT)
     elif supervisor is not None and not only_waiting:
         processes.signal_pid(supervisor["pid"], supervisor["start"], kind)
     elif records.status(record) is RunStatus.STOPPED:

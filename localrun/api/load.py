@@ -9,6 +9,7 @@ from typing import Any
 from localrun.api import submit
 from localrun.api.run import Run
 from localrun.api.tracing.block import Options, check_files
+from localrun.errors import NotARunError
 
 _HERE = (None, "here", "file")
 
@@ -44,7 +45,7 @@ def run(
         return _load(name, path, system, data_config, trust)
     if path is not None and name is None and load:
         return _to_be_entered(Run.load(path, trust=trust), overwrite, dryrun, trace_files)
-    there = submit.find(name, None if path is None else os.fspath(path)) if load and name is not None else None
+    there = _find(name, path) if load and name is not None else None
     if there is not None:
         there._trusted = trust
         return _to_be_entered(there, overwrite, dryrun, trace_files)
@@ -52,6 +53,14 @@ def run(
         name, log_dest=log_dest, path=path, system=system, data_config=data_config, overwrite=overwrite, dryrun=dryrun,
         trace_files=trace_files, **fields,
     )  # fmt: skip
+
+
+def _find(name: str, path: str | os.PathLike[str] | None) -> Run | None:
+    """The run of that name or in that folder; None if there is none, or one whose maker is not done, or was killed."""
+    try:
+        return submit.find(name, None if path is None else os.fspath(path))
+    except NotARunError:
+        return None  # whether the place is taken shows when it is entered
 
 
 def _to_be_entered(run: Run, overwrite: bool, dryrun: bool, trace_files: Any) -> Run:

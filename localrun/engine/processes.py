@@ -84,12 +84,21 @@ def look(pid: int) -> Process | None:
 def heeds_only_hangup(pid: int) -> bool:
     """True for a process on a terminal that ignores SIGTERM, as interactive shells do; False if it is gone."""
     try:
-        stat, status = files.read(f"/proc/{pid}/stat"), files.read(f"/proc/{pid}/status")
+        stat = files.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return False
     terminal = int(stat[stat.rindex(b")") + 2 :].split()[4])
+    return terminal != 0 and ignores(pid, signal.SIGTERM)
+
+
+def ignores(pid: int, number: int) -> bool:
+    """True for a process that ignores a signal; False if it is gone."""
+    try:
+        status = files.read(f"/proc/{pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     ignored = int(status.partition(b"\nSigIgn:\t")[2][:16], 16)
-    return terminal != 0 and bool(ignored >> (signal.SIGTERM - 1) & 1)
+    return bool(ignored >> (number - 1) & 1)
 
 
 def hang_up_with_parent() -> None:

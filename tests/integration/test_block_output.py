@@ -314,6 +314,7 @@ def test_closed_streams(home: Home, closed: str) -> None:
     assert child.returncode == 0
     run = localrun.get_run("x")
     assert (run.stdout(), run.stderr()) == ("out\n", "err\n")
+    assert Path(run.path, ".lock").read_bytes() == b""  # nothing of ours took a stream's place
 
 
 def test_whoever_shows_is_killed(home: Home) -> None:

@@ -454,9 +454,11 @@ def test_artifacts_of_a_block(home: Home, tmp_path: Path) -> None:
         file.write("model")
     with localrun.run(name="outer") as outer:
         with localrun.run(name="inner") as inner:
-            assert localrun.open(tmp_path / "data.csv").read() == "1,2\n"
+            with localrun.open(tmp_path / "data.csv") as file:
+                assert file.read() == "1,2\n"
             made.result()
-        assert localrun.open(tmp_path / "model.txt").read() == "model"
+        with localrun.open(tmp_path / "model.txt") as file:
+            assert file.read() == "model"
     urls = {str(tmp_path / name): name for name in ("data.csv", "model.txt")}
 
     def of(artifacts: list[Any]) -> list[str]:

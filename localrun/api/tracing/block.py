@@ -103,7 +103,12 @@ class Block(Recorded):
     ) -> None:
         """End the block: COMPLETED, or FAILED by an exception, which propagates."""
         if self._leave is not None:  # else the end of the program came before that of a generator
-            self._leave(self, error)
+            try:
+                self._leave(self, error)
+            except BaseException as interrupt:
+                if self._leave is not None:  # Ctrl-C came before all else
+                    self._leave(self, interrupt)
+                raise
 
 
 def _check_place(log_dest: str, system: Any) -> None:

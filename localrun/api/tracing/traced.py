@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localrun import files, settings
@@ -22,8 +23,9 @@ from localrun.api.provenance.gather import Gathering
 from localrun.api.tracing import current
 from localrun.engine.queue import Queue
 from localrun.engine.supervision import conclusion
-from localrun.engine.supervision.outcome import Cause, Ending
+from localrun.engine.supervision.outcome import Ending
 from localrun.engine.tracing import block, capture
+from localrun.engine.tracing.undisturbed import Undisturbed
 from localrun.errors import LocalrunError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.config import RunConfig
@@ -71,6 +73,18 @@ def enter(run: Block) -> None:
     Raises:
         RunExistsError: a run of its name or in its place has not ended.
     """
+    is_entered = False
+    try:
+        with Undisturbed():
+            _enter(run)
+            is_entered = True
+    except BaseException as error:
+        if is_entered:  # the handler of a signal that came meanwhile raised it
+            leave(run, error)
+        raise
+
+
+def _enter(run: Block) -> None:
     if run._options.dryrun:
         for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
             records.advance(run._record, status)
@@ -88,8 +102,10 @@ def enter(run: Block) -> None:
         _entered[run.run_uid] = _Entered(run, threading.current_thread(), _watch_files(run))
     except BaseException as error:
         current.leave(run._folder)
-        capture.end(run._folder)
-        block.end(Queue(run._record["home"]), run._folder, _ending(error, None))
+        try:
+            capture.end(run._folder)
+        finally:
+            _end(run, error)
         raise
 
 
@@ -105,35 +121,39 @@ def leave(run: Block, error: BaseException | None) -> None:
     """Give the streams back, and write how the block ended.
 
     Raises:
-        SystemFailureError: the record can't be written; if the block raised too, that is said there instead.
+        SystemFailureError: that can't be written; if the block raised too, it is said there instead.
     """
-    run._leave = None
-    if run._options.dryrun:
-        conclusion.conclude(run._record, _ending(error, None))
-        return
-    if not block.is_mine(run.run_uid):
-        return  # a forked child, whose parent goes on
+    with Undisturbed():
+        run._leave = None
+        if run._options.dryrun:
+            conclusion.conclude(run._record, _ending(error))
+        elif block.is_mine(run.run_uid):  # else this is a forked child, whose parent goes on
+            _leave(run, error)
+
+
+def _leave(run: Block, error: BaseException | None) -> None:
     entered = _entered.pop(run.run_uid)
+    current.leave(run._folder)
     try:
-        if entered.watch is not None:
-            entered.watch.stop()
-        current.leave(run._folder)
-    finally:
-        try:
-            capture.end(run._folder)
-        finally:
-            _write_end(run, error)
-
-
-def _write_end(run: Block, error: BaseException | None) -> None:
-    try:
-        cause = conclusion.stop_cause(records.read(run._folder))
-        run._record = block.end(Queue(run._record["home"]), run._folder, _ending(error, cause))
+        with ExitStack() as afterwards:  # each of it, whatever comes of the others
+            afterwards.callback(_end, run, error)
+            afterwards.callback(capture.end, run._folder)
+            if entered.watch is not None:
+                afterwards.callback(entered.watch.stop)
     except (OSError, LocalrunError) as unwritten:
-        text = f"run {run.name}: how the block ended could not be written to {run.path}: {unwritten}"
+        text = f"run {run.name}: its output, or how it ended, could not be written to {run.path}: {unwritten}"
         if error is None:
             raise SystemFailureError(text) from unwritten
-        error.add_note(text)
+        BaseException.add_note(error, text)
+
+
+def _end(run: Block, error: BaseException | None) -> None:
+    try:
+        ending = _ending(error)
+    except Exception as untold:  # noqa: BLE001 - the error is an object of the user's, whose code runs here
+        text = f"{type(error).__qualname__} (and {type(untold).__qualname__} as it was to be told)"
+        ending = Ending(RunStatus.FAILED, Reason.ERROR, f"the block raised: {text}", 1, error=text)
+    run._record = block.end(Queue(run._record["home"]), run._folder, ending)
 
 
 @atexit.register
@@ -147,22 +167,17 @@ def _leave_all() -> None:
             leave(run, getattr(sys, "last_value", None))
 
 
-def _ending(error: BaseException | None, stop: Cause | None) -> Ending:
-    """What an exception, or none, makes of the block; ``stop`` says that somebody asked for its end."""
+def _ending(error: BaseException | None) -> Ending:
+    """What an exception, or none, makes of the block."""
     code = 0 if error is None else exit_code(error)
-    if code == 0:
+    if error is None or code == 0:
         return Ending(RunStatus.COMPLETED, Reason.COMPLETED, "the block ended", exit_code=0)
-    if stop is not None and isinstance(error, KeyboardInterrupt):
-        return Ending(stop.status, stop.reason, stop.message, exit_code=code, signal=signal.SIGINT.name)
+    told = traceback.format_exception_only(error), traceback.format_exception(error)
     mask = masking.current()
-
-    def masked(text: str) -> str:
-        return text if mask is None else mask.text(text)
-
-    summary = masked("".join(traceback.format_exception_only(error)).strip())
-    text = masked("".join(traceback.format_exception(error)))
-    message = f"the block raised: {summary}"
-    return Ending(RunStatus.FAILED, Reason.ERROR, message, exit_code=code, error=summary, traceback=text)
+    summary, text = ("".join(lines) if mask is None else mask.text("".join(lines)) for lines in told)
+    message = f"the block raised: {summary.strip()}"
+    interrupt = signal.SIGINT.name if isinstance(error, KeyboardInterrupt) else None
+    return Ending(RunStatus.FAILED, Reason.ERROR, message, code, interrupt, error=summary.strip(), traceback=text)
 
 
 def exit_code(error: BaseException) -> int:

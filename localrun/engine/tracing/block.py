@@ -102,7 +102,8 @@ def end_if_lost(folder: RunFolder, record: Record) -> Record:
 
 def _conclude(folder: RunFolder, ending: Ending) -> Record:
     def change(record: Record) -> None:
-        conclusion.conclude(record, ending)
+        cause = conclusion.stop_cause(record)  # whatever way it ends after that, it is because of that
+        conclusion.conclude(record, ending if cause is None else ending._replace(**cause._asdict()))
 
     return records.update(folder, change, sync=True)
 
@@ -132,12 +133,20 @@ def _claim(folder: RunFolder) -> files.ByteLock:
         with journal.Change(folder.path):
             os.mkdir(folder.path, 0o700)
     except FileExistsError:
-        if not os.path.isfile(folder.lock) or os.path.lexists(folder.record):
+        if not _is_half_made(folder):
             raise RunExistsError(f"{folder.path} exists already, and is no run: choose another place") from None
     lock = files.ByteLock.try_acquire(folder.lock, SUPERVISOR_BYTE)
     if lock is None:
         raise RunExistsError(f"{folder.path} is being made by another process")
+    lock.fd = files.moved_up(lock.fd)
     return lock
+
+
+def _is_half_made(folder: RunFolder) -> bool:
+    """True for a folder without a record that only has the lock, or nothing yet, and is the user's own."""
+    if os.path.lexists(folder.record) or os.path.islink(folder.path) or os.stat(folder.path).st_uid != os.geteuid():
+        return False
+    return os.path.isfile(folder.lock) or not os.listdir(folder.path)
 
 
 def _disown() -> None:

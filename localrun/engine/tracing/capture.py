@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack, suppress
 
 from localrun.engine.tracing import logslice
 from localrun.engine.tracing.logslice import Sizes
@@ -30,20 +31,24 @@ class _Capture:
 
     def begin(self, folder: RunFolder) -> None:
         self._flush()
-        if not self._blocks:
-            self._blocks[str(folder.uid)] = folder, Sizes(0, 0)
-            self._streams = [Stream(1, "stdout"), Stream(2, "stderr")]
-            self._redirect(folder)
-            return
-        oldest, _ = next(iter(self._blocks.values()))
-        start = logslice.sizes(oldest)
-        logslice.note_source(folder, oldest, start)
+        start = Sizes(0, 0)
+        if self._blocks:
+            oldest, _ = next(iter(self._blocks.values()))
+            start = logslice.sizes(oldest)
+            logslice.note_source(folder, oldest, start)
+        else:
+            self._lead_away(folder)
         self._blocks[str(folder.uid)] = folder, start
 
     def end(self, folder: RunFolder) -> None:
         if str(folder.uid) not in self._blocks:
-            return  # its beginning failed
-        self._flush()
+            return  # its beginning failed, or later that of the log that came after another's
+        try:
+            self._flush()
+        finally:
+            self._end(folder)
+
+    def _end(self, folder: RunFolder) -> None:
         is_oldest = next(iter(self._blocks)) == folder.uid
         _, start = self._blocks.pop(str(folder.uid))
         if not is_oldest:
@@ -51,10 +56,15 @@ class _Capture:
             logslice.take_out(folder, oldest, start, logslice.sizes(oldest))
             logslice.forget_source(folder)
             return
-        if self._blocks:
-            self._hand_on(folder)
-        else:
+        if not self._blocks:
             self._restore()
+            return
+        try:
+            self._hand_on(folder)
+        except BaseException:
+            self._blocks.clear()
+            self._restore()
+            raise
 
     def sync(self, folder: RunFolder) -> None:
         if str(folder.uid) not in self._blocks:
@@ -70,6 +80,16 @@ class _Capture:
         flush()
         for stream in self._streams:
             stream.python.finish_lines()
+
+    def _lead_away(self, folder: RunFolder) -> None:
+        """Take over the process's streams for the first block."""
+        try:
+            for fd, name in ((1, "stdout"), (2, "stderr")):
+                self._streams.append(Stream(fd, name))
+            self._redirect(folder)
+        except BaseException:
+            self._restore()
+            raise
 
     def _redirect(self, folder: RunFolder) -> None:
         """Lead the streams to the end of this block's log, and show them from there on."""
@@ -100,18 +120,25 @@ class _Capture:
 
     def _restore(self) -> None:
         streams, self._streams = self._streams, []
-        for stream in streams:
-            stream.restore()
-        try:
-            self._stop_showing()
-        finally:
+        with ExitStack() as afterwards:  # each of it, whatever comes of the others
             for stream in streams:
-                stream.close()
+                afterwards.callback(stream.close)
+            afterwards.callback(self._stop_showing)
+            for stream in streams:
+                afterwards.callback(stream.restore)
 
     def _stop_showing(self) -> None:
         showing, self._showing = self._showing, None
         if showing is not None:
             showing.stop()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: what holds up those who wait for the end of the parent's output is closed."""
+        with suppress(OSError):
+            for stream in self._streams:
+                stream.leave_to_parent()
+            if self._showing is not None:
+                self._showing.leave_to_parent()
 
 
 _capture = _Capture()
@@ -138,6 +165,7 @@ def sync(folder: RunFolder) -> None:
 def _begin_anew() -> None:
     """A forked child writes to the same log, and leaves its parent's blocks alone."""
     global _lock, _capture
+    _capture.leave_to_parent()
     _lock, _capture = threading.Lock(), _Capture()
 
 

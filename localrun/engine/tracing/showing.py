@@ -37,6 +37,10 @@ _NOT_OURS = (
 )  # fmt: skip
 
 
+# It is the child of a shell that is gone: a program that waits for all of its children is not to wait for this one.
+_SHELL = '"$@" <&5 5<&- 6>&- & echo $! >&6 2>/dev/null'
+
+
 class Showing:
     """Shows the streams that lead into this block's log, until it is stopped."""
 
@@ -44,71 +48,96 @@ class Showing:
         self._streams = out, err
         self._logs = folder.stdout(0, 0), folder.stderr(0, 0), folder.log_times(0, 0)
         ended, self._end = os.pipe2(os.O_CLOEXEC)
-        self._process: int | None = None
-        self._thread: threading.Thread | None = None
-        if out.python.is_plain and err.python.is_plain and sys.executable:
-            self._process = self._start_process(ended)
-            self._started = None if self._process is None else processes.start_time(self._process)
+        is_plain = out.python.is_plain and err.python.is_plain
+        self._process = self._start_process(ended) if is_plain else None
+        self._thread = self._start_thread(ended) if self._process is None else None
+        if self._thread is None:
             os.close(ended)
-        else:
-            self._thread = threading.Thread(target=self._show_until, args=(ended,), daemon=True)
-            self._thread.name = "localrun-showing"
-            self._thread.start()
 
     def stop(self) -> None:
         """Show the rest; then nobody shows these streams any more."""
         try:
+            self._say_that_it_is_over()
             if self._thread is not None:
-                os.write(self._end, b".")
                 self._thread.join()
             else:
-                self._stop_process()
+                self._show_rest()
         finally:
             os.close(self._end)
 
-    def _start_process(self, ended: int) -> int | None:
+    def _say_that_it_is_over(self) -> None:
+        try:
+            os.write(self._end, b".")
+        except BrokenPipeError:
+            pass  # the process was killed, or there is none
+
+    def leave_to_parent(self) -> None:
+        """A forked child that lives on doesn't keep the process at work."""
+        os.close(self._end)
+
+    def _start_process(self, ended: int) -> tuple[int, int] | None:
+        """Its pid and start time; None if there can be none."""
+        from localrun.engine.launchers import surroundings  # not for the process itself
+
         out, err = self._streams
-        low = [(ended, 0), (out.unshown, _OUT_LOG), (err.unshown, _ERR_LOG)]
+        said, its = os.pipe2(os.O_CLOEXEC)
+        # In this order nothing is overwritten that is still to be moved: the streams' own are all higher.
+        low = [(ended, 0), (its, 6), (0, 5), (out.unshown, _OUT_LOG), (err.unshown, _ERR_LOG)]
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
         for stream in self._streams:  # here they lead into the logs
             if stream.original is None:
                 actions.append((os.POSIX_SPAWN_OPEN, stream.fd, os.devnull, os.O_WRONLY, 0))
             else:
                 actions.append((os.POSIX_SPAWN_DUP2, stream.original, stream.fd))
-        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *self._logs]
-        environment = dict(os.environ)
-        try:
-            return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigmask=_NOT_OURS)
-        except OSError:
-            return None  # no processes left: it is shown at the end
-
-    def _stop_process(self) -> None:
-        os.write(self._end, b".")
-        lock = files.ByteLock.try_acquire(self._logs[2])
-        if lock is None:
-            lock = files.ByteLock.acquire(self._logs[2])  # it is at work, and comes to the end
-        elif self._process is not None and self._started is not None:
-            processes.signal_pid(self._process, self._started, signal.SIGKILL)  # it isn't up yet
-        with lock:
-            self._show_rest()
-        if self._process is not None:
+        argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *self._logs]
+        with open(said) as answer:
             try:
-                os.waitpid(self._process, 0)
-            except ChildProcessError:
-                pass  # the user's code waits for any child
+                environment = surroundings.environment()
+                shell = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigmask=_NOT_OURS)
+            except OSError:
+                return None
+            finally:
+                os.close(its)
+            pid = int(answer.read() or 0)
+        _reap(shell)
+        start = processes.start_time(pid) if pid else None
+        return None if start is None else (pid, start)
+
+    def _start_thread(self, ended: int) -> threading.Thread | None:
+        thread = threading.Thread(target=self._show_until, args=(ended,), daemon=True, name="localrun-showing")
+        try:
+            thread.start()
+        except RuntimeError:
+            return None  # no threads left either: it is shown at the end
+        return thread
 
     def _show_rest(self) -> None:
+        """Show what the process leaves to be shown."""
+        try:
+            with self._lock():
+                self._show_streams()
+                with Watch.borrow() as watch:
+                    LogClock(watch).add(*self._logs)
+        except OSError:  # the folder is gone, but not what was written
+            self._show_streams()
+        if self._process is not None:
+            _reap(self._process[0])  # where this process is everybody's parent
+
+    def _lock(self) -> files.ByteLock:
+        """Held as soon as nobody else shows."""
+        lock = files.ByteLock.try_acquire(self._logs[2])
+        if lock is None:
+            return files.ByteLock.acquire(self._logs[2])  # it is at work, and comes to the end
+        if self._process is not None:
+            processes.signal_pid(*self._process, signal.SIGKILL)  # it isn't up yet
+        return lock
+
+    def _show_streams(self) -> None:
         for stream in self._streams:
             stream.show()
-        with Watch.borrow() as watch:
-            LogClock(watch).add(*self._logs)
 
     def _show_until(self, ended: int) -> None:
-        def show() -> None:
-            for stream in self._streams:
-                stream.show()
-
-        _follow(self._logs, show, ended)
+        _follow(self._logs, self._show_streams, ended)
         os.close(ended)
 
 
@@ -145,11 +174,21 @@ def _wait(poll: select.poll, ended: int, news: int | None) -> bool:
     return ended in ready
 
 
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # the user's code, or the kernel for it, takes whatever child has ended
+
+
 def main() -> None:
     """Show the logs that are open as 3 and 4 on 1 and 2, until something comes, or nothing can come, from 0."""
     os.closerange(_ERR_LOG + 1, os.sysconf("SC_OPEN_MAX"))
     logs = (sys.argv[2], sys.argv[3], sys.argv[4])
-    lock = files.ByteLock.try_acquire(logs[2])
+    try:
+        lock = files.ByteLock.try_acquire(logs[2])
+    except OSError:
+        return  # the folder is gone
     if lock is None:
         return  # too late: the block has ended
 

@@ -6,18 +6,19 @@ Python's object for it is `pystream`'s.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import select
 import sys
 import threading
 import time
 
 from localrun.engine.tracing import pystream
-from localrun.files import append_line, write_all
+from localrun.files import FIRST_OF_OURS, append_line, moved_up, write_all
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FULLY_BUFFERED, _LINE_BUFFERED = 0, 1
-_FIRST_OF_OURS = 10  # descriptors below are used by number in programs and scripts
 _CHUNK = 1 << 16
 
 
@@ -27,8 +28,8 @@ def flush() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass  # closed, or a full disk: whoever writes next is told
+        except Exception:  # noqa: BLE001 - closed, a full disk, an object of the user's: who writes next is told
+            pass
     _libc.fflush(None)
 
 
@@ -45,8 +46,7 @@ class Turns:
     def take(self, stream: Stream) -> None:
         """Python is about to write to this stream."""
         if self._last is not None and self._last is not stream:
-            size = os.fstat(self._last.fd).st_size
-            append_line(self._times, f"{time.time():.3f} {self._last.letter} {size}\n")
+            append_line(self._times, f"{time.time():.3f} {self._last.letter} {self._last.size()}\n")
         self._last = stream
 
 
@@ -68,17 +68,15 @@ class Stream:
 
         ``unshown`` is a descriptor that reads the file from where it was not shown yet.
         """
-        flags = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        writing = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with self.lock:
-            self._close()
-            self._turns = turns
-            log = _moved_up(os.open(path, os.O_WRONLY | flags, 0o600))
+            # One for everybody; one of our own, whose position is the end of what was last written through it.
+            log, own, unshown = _open(path, writing, writing, os.O_RDONLY)
+            os.lseek(unshown, 0, os.SEEK_END)
             os.dup2(log, self.fd)
             os.close(log)
-            # One of our own: its position is the end of what was last written through it.
-            self._log = _moved_up(os.open(path, os.O_WRONLY | flags, 0o600))
-            self.unshown = _moved_up(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-            os.lseek(self.unshown, 0, os.SEEK_END)
+            self._close()
+            self._turns, self._log, self.unshown = turns, own, unshown
 
     def show(self, up_to: int | None = None) -> None:
         """Write what was not shown, up to that position, to where it would have gone."""
@@ -89,24 +87,29 @@ class Stream:
     def restore(self) -> None:
         """Make the stream what it was. What is not shown yet can still be."""
         self.python.give_back()
-        if self.original is None:
-            os.close(self.fd)
-        else:
+        if self.original is not None:
             os.dup2(self.original, self.fd)
         _set_buffered(self._name, self._c_mode)
 
     def close(self) -> None:
-        """Give everything back; after `restore`."""
+        """Give everything back; after `restore`. A stream that was closed is so from now on: nothing took its place."""
         with self.lock:
-            self._close()
             if self.original is not None:
                 os.close(self.original)
+            elif self._log >= 0:  # else it was never led anywhere
+                os.close(self.fd)
+            self._close()
 
     def _close(self) -> None:
         for fd in (self._log, self.unshown):
             if fd >= 0:
                 os.close(fd)
         self._log = self.unshown = -1
+
+    def leave_to_parent(self) -> None:
+        """A forked child keeps nothing open that whoever reads this process's output waits for."""
+        if self.original is not None:
+            os.close(self.original)
 
     # -- for Python's object ------------------------------------------------------------------------------------------
 
@@ -124,9 +127,13 @@ class Stream:
                 self.show(end - len(data))
                 os.lseek(self.unshown, end, os.SEEK_SET)
 
+    def size(self) -> int:
+        """How long the log is."""
+        return os.fstat(self._log).st_size if self._log >= 0 else 0
+
     def since(self, position: int | None = None) -> tuple[int, bytes]:
         """How long the log is, and what it has from a position on."""
-        length = os.fstat(self._log).st_size if self._log >= 0 else 0
+        length = self.size()
         return length, b"" if position is None else os.pread(self.unshown, length - position, position)
 
     def add_forked(self, data: bytes) -> None:
@@ -136,6 +143,8 @@ class Stream:
 
 def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
     """Copy from where a log's descriptor stands to a target, up to a position or to the end."""
+    if os.fstat(log).st_size < os.lseek(log, 0, os.SEEK_CUR):
+        os.lseek(log, 0, os.SEEK_SET)  # somebody wrote to /dev/stdout as to a file, which begins anew then
     while True:
         wanted = _CHUNK if up_to is None else min(_CHUNK, up_to - os.lseek(log, 0, os.SEEK_CUR))
         data = os.read(log, wanted) if wanted > 0 else b""
@@ -143,22 +152,41 @@ def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
             return
         try:
             while data and target is not None:
-                data = data[os.write(target, data) :]
+                data = data[_write(target, data) :]
         except OSError:
             pass  # nobody reads it any more: the log has it
 
 
+def _write(fd: int, data: bytes) -> int:
+    """Write some of this, once there is room: the pipe or terminal may be one that somebody made non-blocking."""
+    while True:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+
+
+def _open(path: str, *flags: int) -> list[int]:
+    """Descriptors of one file, all of them or none."""
+    opened: list[int] = []
+    try:
+        opened.extend(moved_up(os.open(path, each | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)) for each in flags)
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened
+
+
 def _duplicate(fd: int) -> int | None:
     try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OF_OURS)
-    except OSError:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_OF_OURS)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         return None  # it is closed
-
-
-def _moved_up(fd: int) -> int:
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OF_OURS)
-    os.close(fd)
-    return moved
 
 
 # C's own buffers: by lines, as on a terminal, so that they stay in order with the rest.
