@@ -62,7 +62,8 @@ class Block(Recorded):
         On disk it exists once entered, RUNNING; the end of the block makes it COMPLETED, or FAILED if an exception
         leaves it, which goes on its way. Everything that the process writes meanwhile, its C code and subprocesses
         included, is shown and is in the run's log; so two threads' blocks each hold what the process wrote while they
-        were open. `localrun.run` is the same, and also finds runs that exist.
+        were open. A subprocess that outlives the block writes on to its log, and is shown no more. `localrun.run` is
+        the same, and also finds runs that exist.
 
         ``name`` or ``path`` taken: a run there that has ended is archived, or with ``overwrite`` deleted.
         ``trace_files``: record the files that the block opens; True, or the folders that count. ``dryrun``: execute

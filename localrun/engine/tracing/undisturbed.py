@@ -55,8 +55,10 @@ class Undisturbed:
             self._handlers[number](number, frame)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._put_back()
-        self._handle()
+        try:
+            self._put_back()
+        finally:
+            self._handle()
 
     def _put_back(self) -> None:
         try:
