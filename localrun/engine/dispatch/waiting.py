@@ -101,11 +101,11 @@ def up_to_date(folder: RunFolder) -> Record:
 
 
 def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool:
-    """Start a dispatcher if the run needs one and none is alive; False if nothing will ever look after this run."""
+    """Start a dispatcher if there is work and none is alive; False if nothing will ever look after this run."""
     status = records.status(record)
-    if status.is_terminal() or (status.is_active() and records.is_supervised(folder)):
+    if status.is_active() and records.is_supervised(folder):
         return True
-    if record["run_type"] == CONTEXT:
-        return True  # `up_to_date` ends it
-    submission.ensure_progress(queue)
-    return status is RunStatus.UNKNOWN or submission.readmit(queue, folder, record)
+    submission.ensure_progress(queue)  # also by way of a run that has ended: others may be waiting
+    if status.is_terminal() or status is RunStatus.UNKNOWN or record["run_type"] == CONTEXT:  # `up_to_date` ends blocks
+        return True
+    return submission.readmit(queue, folder, record)
