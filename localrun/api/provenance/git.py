@@ -83,7 +83,10 @@ class _Process:
 
     def __init__(self, root: str, *words: str) -> None:
         self._what = words[0]
-        self.fd, its = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.fd, its = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:  # no descriptors left
+            raise GitError(f"git: {error.strerror}") from None
         actions = [
             (os.POSIX_SPAWN_DUP2, its, 1),
             *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 2)),
