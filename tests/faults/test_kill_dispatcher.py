@@ -292,7 +292,7 @@ class TestHome:
         first = home.dispatcher()
         run_python(
             'import localrun; localrun.create_run(localrun.RunConfig(name="run", command="sleep 0.2")).wait(30)',
-            env=os.environ | {"LOCALRUN_HOME": str(home.place / "other")},
+            env=os.environ | {"LOCALRUN_HOME": str(home.place / "other"), "LOCALRUN_IDLE_S": "30"},
         )
         other = Home(home.place / "other", home.place)
         assert other.dispatcher() not in (first, None)

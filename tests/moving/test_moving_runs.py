@@ -510,7 +510,8 @@ def test_a_mirror_fetches_whatever_is_read_of_a_folder() -> None:
     from localrun.model.folder import RunFolder
 
     only_here = {"lock", "connected", "untrusted", "gate", "outcome", "venv", "logs", "artifacts", "log_source"}
-    not_read = {"checkpoints", "work"}
+    only_here |= {"archived", "is_archived"}
+    not_read = {"checkpoints", "work", "code", "export"}
     layout = {name for name, value in vars(RunFolder).items() if isinstance(value, property) or callable(value)}
     named = {name for name in layout if not name.startswith("_")}
     assert named - only_here - not_read == {name for name in vars(Mirror) if name in named}
