@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import threading
+import time
 
 from localrun import files
 from localrun.engine import processes
@@ -152,16 +153,10 @@ def _follow(logs: tuple[str, str, str], show: Callable[[], None], ended: int) ->
         while not is_over:
             show()
             # A chatty block is looked at no more often than this; the first line after a pause is shown at once.
-            is_over = bool(poll.poll(max(clock.due(_now()), 0) * 1000)) or _wait(poll, ended, clock.fd)
+            is_over = bool(poll.poll(max(clock.due(time.monotonic()), 0) * 1000)) or _wait(poll, ended, clock.fd)
             clock.sample()
         show()
         clock.stop()
-
-
-def _now() -> float:
-    import time
-
-    return time.monotonic()
 
 
 def _wait(poll: select.poll, ended: int, news: int | None) -> bool:
