@@ -79,6 +79,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     path = tmp_path / getattr(request, "param", "home")
     for name in [name for name in os.environ if name.startswith(("LOCALRUN_", "RUN_NAME", "RESUMPTION_INDEX"))]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # most people's programs hold back what they write
     monkeypatch.setenv("LOCALRUN_HOME", str(path))
     monkeypatch.setenv("LOCALRUN_IDLE_S", "0.5")
     monkeypatch.setenv("LOCALRUN_LEASE_DIR", str(tmp_path / "leases"))

@@ -148,18 +148,25 @@ def python_files(prefix: Path, version: str) -> dict[str, Path | bytes]:
 
 def add_old_python(engine: Engine) -> None:
     """Make the image with the oldest Python that there is, none of ours, in which a worker must still know itself."""
-    prefix, version = other_version("3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13")
     if OTHER_PYTHON not in engine("image", "ls", "--format", "{{.Repository}}").stdout.split():
-        engine.make(OTHER_PYTHON, {**shell_files(), **python_files(prefix, version)})
+        engine.make(OTHER_PYTHON, {**shell_files(), **old_python_files()})
 
 
-def other_version(*versions: str) -> tuple[Path, str]:
-    """The prefix and version of an installed Python that is none of ours; skips where there is none."""
-    for version in versions:
+def old_python_files() -> dict[str, Path | bytes]:
+    """A Python whose version is none of ours: one of pyenv's, or PyPy; skips where there is neither."""
+    for version in ("3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13"):
         for prefix in sorted(PYENV.glob(f"{version}.*")):
-            if (prefix / "bin" / f"python{version}").exists():
-                return prefix, version
-    pytest.skip(f"no Python {' or '.join(versions)} in {PYENV}")
+            if version != OURS and (prefix / "bin" / f"python{version}").exists():
+                return python_files(prefix, version)
+    pypy = shutil.which("pypy3")
+    if pypy is None:
+        pytest.skip(f"no Python of another version in {PYENV}, and no pypy3")
+    ask = [pypy, "-c", "import os, sys; print(os.path.dirname(os.__file__), sys.version_info[:2] != (%s, %s))"]
+    ask[-1] %= sys.version_info[:2]
+    library, is_other = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.split()
+    assert is_other == "True"
+    files = with_libraries(Path(os.path.realpath(pypy)))
+    return {**files, library: Path(library), "/bin/python3": os.path.realpath(pypy).encode()}
 
 
 def make_images(engine: Engine) -> None:
@@ -173,8 +180,12 @@ def make_images(engine: Engine) -> None:
 
 
 def soon(engine: Engine) -> None:
-    """Wait until there is no container left in an engine."""
-    wait_until(lambda: not (left := engine.containers()) or _show(left), 15, "no container is left")
+    """Wait until there is no container left in an engine; those that stay are not the next test's fault."""
+    try:
+        wait_until(lambda: not (left := engine.containers()) or _show(left), 15, "no container is left")
+    except AssertionError:
+        engine("rm", "-f", *(each.split()[0] for each in engine.containers()), check=False)
+        raise
 
 
 def _show(left: list[str]) -> bool:

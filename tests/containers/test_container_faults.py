@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,26 @@ class TestNotToBeEndedBySignals:
         wait_until(lambda: (place / "id").exists() and (place / "id").read_text())
         docker.soon(engine)
         wait_until(lambda: not home.tickets())
+
+
+def test_runs_that_are_deleted_as_their_containers_are_cleared(
+    engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does = f"if [[ -e {place}/down && $1 =~ ^(ps|rm)$ ]]; then touch {place}/asked; exit 1; fi"
+    monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+    (place / "down").touch()
+    runs = [submit(f"run-{number}", "true", image=BASH) for number in range(12)]
+    for run in runs:
+        run.wait(TEST_S)
+    while runs:
+        (place / "asked").unlink(missing_ok=True)
+        wait_until(lambda: (place / "asked").exists())
+        for _ in range(4):
+            time.sleep(random.random() * 0.02)
+            runs.pop().delete()
+    (place / "down").unlink()
+    wait_until(lambda: not engine.containers(), TEST_S)
+    wait_until(lambda: not home.tickets(), TEST_S)
 
 
 class TestTheEngineIsKilled:

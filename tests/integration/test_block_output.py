@@ -251,13 +251,13 @@ def test_inside_a_test_of_the_users(home: Home, capture: str, tmp_path: Path) ->
         "import subprocess, localrun\n"
         "def test_it():\n"
         "    with localrun.run(name='x'):\n"
-        "        print('one'); subprocess.run(['echo', 'two']); print('three')\n"
+        "        print('one'); subprocess.run(['echo', 'two']); print('three'); subprocess.run(['echo', 'four'])\n"
         "    assert 0\n"
     )
     argv = [sys.executable, "-m", "pytest", "-q", f"--capture={capture}", "-p", "no:cacheprovider", "test_theirs.py"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert localrun.get_run("x").stdout() == "one\ntwo\nthree\n"
-    assert all(done.stdout.count(word) >= 1 for word in ("one\n", "two\n", "three\n")), done.stdout
+    assert localrun.get_run("x").stdout() == "one\ntwo\nthree\nfour\n"
+    assert all(done.stdout.count(word) >= 1 for word in ("one\n", "two\n", "three\n", "four\n")), done.stdout
     assert "1 failed" in done.stdout
 
 

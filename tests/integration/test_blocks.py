@@ -391,12 +391,12 @@ def test_many_blocks_one_after_another_leave_no_descriptor(home: Home) -> None:
 
     with localrun.run(name="warm"):
         pass
-    before = descriptors()
+    before, threads = descriptors(), threading.active_count()
     for number in range(20):
         with localrun.run(name=f"n{number}"), localrun.run(name=f"m{number}"):
             print(number)
     assert descriptors() == before
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads  # other tests leave some that end late
 
 
 def test_a_run_that_waits_for_a_block(home: Home) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,7 @@ class TestPackages:
         assert version(run_name="function") == "999.0"
         command = execute("command", "python -c 'import yaml; print(yaml.__version__)'", integrations=[upgrade])
         assert stdout_bytes(command) == b"999.0\n"
-        run = execute("other", "python -c 'import yaml; print(yaml.__version__)'")
+        run = execute("other", f"\"{sys.executable}\" -c 'import yaml; print(yaml.__version__)'")
         assert run.stdout().strip() == yaml.__version__ != "999.0"
 
     def test_the_submitters_own_settings_of_pip(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pwd
 import shutil
 import socket
 from pathlib import Path
@@ -33,7 +34,7 @@ def work(x: int) -> dict[str, int]:
     import sys
     from pathlib import Path
 
-    print("out", x)
+    print("out", x, flush=True)
     print("err", x, file=sys.stderr)
     Path(os.environ["LOCALRUN_CHECKPOINT_DIR"], "state").write_bytes(b"\0\1" * 50_000)
     return {"x": x}
@@ -399,9 +400,10 @@ def test_the_default_place(sftp: Where, home: Home, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RunConfigError, match="path: say where"):
         run.to("s3", data_config={"key": "x", "secret": "y"})
     there = run.to("sftp", data_config=sftp.data_config, overwrite=True)
+    home_there = Path(pwd.getpwuid(os.getuid()).pw_dir)  # the server doesn't know our HOME
     folder = there.path.partition("127.0.0.1")[2].partition("/")[2]
     try:
-        assert Path("/", folder) == Path.home() / ".localrun/runs/run-of-the-moving-tests"
+        assert Path("/", folder) == home_there / ".localrun/runs/run-of-the-moving-tests"
         assert Path("/", folder).stat().st_mode & 0o777 == 0o700
     finally:
         shutil.rmtree(Path("/", folder))

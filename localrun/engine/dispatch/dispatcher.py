@@ -49,6 +49,7 @@ _TICK_S = 5.0
 _SOON_S = 0.05
 _UNREACHABLE_S = 6.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 60.0
+_MAX_CLEAR_PAUSE_S = 4.0  # an engine that was down comes back when somebody looks, and at what it shows
 
 
 class Dispatcher:
@@ -112,13 +113,12 @@ class Dispatcher:
 
     def _adopt(self, ticket: Ticket, state: str) -> None:
         """Watch the supervisor of a claimed run; if it has none, end the run, or let it wait again."""
-        archived = RunFolder(ticket.folder).archived(ticket.uid).path
-        if os.path.exists(archived):  # deleted or replaced, and something may be left to be cleared
-            ticket = ticket._replace(folder=archived)
+        ticket = self._follow(ticket)
         try:
             lock = self._take(ticket)
         except OSError as error:
-            self._unreachable(ticket, error)
+            if not self._has_moved(ticket):
+                self._unreachable(ticket, error)
             return
         if lock is None:
             self._look_at = time.monotonic() + 4 * _SOON_S  # it may be about to write its pid, or to leave
@@ -126,7 +126,8 @@ class Dispatcher:
             record = records.read(RunFolder(ticket.folder))
         except LocalrunError as error:
             if lock is not None:
-                self._discard(ticket, error)
+                if not self._has_moved(ticket):
+                    self._discard(ticket, error)
                 lock.release()
             return
         self._roster.recall(ticket, record)
@@ -136,16 +137,32 @@ class Dispatcher:
         # Nobody looks after it. With its lock in hand, nobody else starts to.
         status = records.status(record) if record["uid"] == ticket.uid else RunStatus.UNKNOWN
         if status.is_terminal() and record["request"].get("image"):
-            self._recover(ticket, lock)  # its container may be there still
+            self._recover(ticket, lock, most=_MAX_CLEAR_PAUSE_S)  # its container may be there still
         elif status.is_terminal() or status is RunStatus.UNKNOWN:
-            self._queue.drop(ticket.name, state)
-            self._roster.remove(ticket.name)
+            if not self._has_moved(ticket):
+                self._queue.drop(ticket.name, state)
+                self._roster.remove(ticket.name)
             lock.release()
         elif status.is_active():
             self._recover(ticket, lock)
         else:
             self._put_back(ticket, state)
             lock.release()
+
+    def _follow(self, ticket: Ticket) -> Ticket:
+        """The ticket, with the folder to which its run was moved if it was deleted or replaced.
+
+        Something may be left of such a run that is to be cleared.
+        """
+        archived = RunFolder(ticket.folder).archived(ticket.uid).path
+        return ticket._replace(folder=archived) if os.path.exists(archived) else ticket
+
+    def _has_moved(self, ticket: Ticket) -> bool:
+        """True if a run was deleted or replaced while we looked at it; then we look again."""
+        moved = self._follow(ticket) != ticket
+        if moved:
+            self._look_at = time.monotonic()
+        return moved
 
     def _put_back(self, ticket: Ticket, state: str) -> None:
         """A run that was claimed and never started waits again, at its old place."""
@@ -293,19 +310,19 @@ class Dispatcher:
         """The run's lock, which its supervisor will hold; None if one does already."""
         return files.ByteLock.try_acquire(RunFolder(ticket.folder).lock, SUPERVISOR_BYTE)
 
-    def _recover(self, ticket: Ticket, lock: files.ByteLock) -> None:
-        """Let a new supervisor end a run that lost its own; ever more patiently if that keeps failing."""
+    def _recover(self, ticket: Ticket, lock: files.ByteLock, most: float = _MAX_PAUSE_S) -> None:
+        """Let a new supervisor end a run that lost its own; ever more patiently, up to ``most`` s, if that fails."""
         not_before, _ = self._attempts.get(ticket.name, (0.0, 0.0))
         if time.monotonic() < not_before:
             lock.release()
             return
-        self._pause(ticket)
+        self._pause(ticket, most)
         self._fork(ticket, lock, recover=True)
 
-    def _pause(self, ticket: Ticket) -> float:
+    def _pause(self, ticket: Ticket, most: float = _MAX_PAUSE_S) -> float:
         """How long to leave a run alone whose supervisor was lost; longer each time."""
         _, last = self._attempts.get(ticket.name, (0.0, _FIRST_PAUSE_S / 2))
-        pause = min(last * 2, _MAX_PAUSE_S)
+        pause = min(last * 2, most)
         self._attempts[ticket.name] = time.monotonic() + pause, pause
         return pause
 

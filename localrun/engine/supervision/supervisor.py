@@ -120,8 +120,10 @@ class Supervisor:
         """End a run whose supervisor was lost: its processes first, then its record."""
         try:
             record = records.read(self._folder)
-        except LocalrunError as error:
-            self._log(f"run {self._ticket.run} is gone from the queue: {error}")
+        except LocalrunError:
+            record = None
+        if record is None or record["uid"] != self._ticket.uid:
+            self.is_cleared = False  # deleted or replaced this moment: the dispatcher finds where it lies now
             return
         self._launcher = self._attempt.launcher = lost_launcher_of(record, self._folder, dispatcher)
         if records.status(record).is_terminal():

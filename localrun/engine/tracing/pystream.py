@@ -9,6 +9,7 @@ loggers hold it, too; and as little as can be, to be what it was afterwards.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
 from typing import Protocol
@@ -131,18 +132,26 @@ class OtherStream(_Patched):
             written = self._before(text)
             if not self._passes_on:
                 self._add(text)
+            elif "\n" in text:
+                self._flush()
             return written
 
     def _find_out(self, text: str) -> Any:
         """Whether the object, one that writes to several places, say, passes on to the descriptor what it is given."""
         length, _ = self._log.since()
         written = self._before(text)
-        with suppress(Exception):  # not everything that print takes has one, or one that works
-            self._python.flush()
+        self._flush()
         self._passes_on = _encoded(text) in self._log.since(length)[1]
         if not self._passes_on:
             self._add(text)
         return written
+
+    def _flush(self) -> None:
+        """Have out what the object holds back, or what the interpreter's own stream does that it passes on to."""
+        streams: tuple[Any, ...] = self._python, sys.__stdout__, sys.__stderr__
+        for stream in streams:
+            with suppress(Exception):  # not everything that print takes has a flush, or one that works
+                stream.flush()
 
     def _add(self, text: str) -> None:
         thread = threading.get_ident()
