@@ -125,7 +125,7 @@ def test_the_python_that_it_needs_is_found_beside_another(engine: Engine) -> Non
     engine("build", "-t", "two", "-", input=f"FROM {PYTHON}\nCOPY --from={OTHER_PYTHON} / /\n{path}\n".encode())
     found = localrun.function(image="two")(lambda: ".".join(map(str, __import__("sys").version_info[:2])))
     assert found(run_name="run") == docker.OURS
-    assert docker.OURS not in execute("other", "python3 --version", image="two").stdout()
+    assert docker.OURS not in execute("other", "python3 --version", image="two").stdout().partition("(")[0]
 
 
 class TestNoEngine:

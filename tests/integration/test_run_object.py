@@ -648,6 +648,20 @@ class TestChanges:
             localrun.get_run("run")
         assert execute("run", "true").run_uid != run.run_uid
 
+    def test_a_renamed_run_starts_again_although_its_supervisor_has_not_left(self, home: Home) -> None:
+        """Its ticket still names the folder that it had."""
+        from localrun.engine.queue import ENDING, Queue
+        from localrun.engine.scheduling.ticket import Ticket, ticket_name
+
+        run = execute("run", "true")
+        wait_until(lambda: not home.tickets() and home.dispatcher() is None)
+        record = home.record("run")
+        ticket = Ticket.of(record, ticket_name("auto", record["uid"]))
+        Path(Queue(home.path).path(ENDING, ticket.name)).write_bytes(ticket.encode())
+        run.save("other")
+        assert run.start().wait(60).status is RunStatus.COMPLETED
+        wait_until(lambda: not home.tickets())
+
     def test_save_refuses(self, home: Home) -> None:
         run, other = execute("run", "echo 1"), execute("other", "echo 2")
         with pytest.raises(RunExistsError):

@@ -175,6 +175,8 @@ def _has_ended(ticket: Ticket) -> bool:
     """True if a ticket's run is over, and the ticket about to go."""
     try:
         return records.status(records.read(RunFolder(ticket.folder))).is_terminal()
+    except RunNotFoundError:
+        return True  # only then can it have been renamed or deleted
     except LocalrunError:
         return False
 
