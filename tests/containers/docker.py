@@ -179,6 +179,14 @@ def make_images(engine: Engine) -> None:
     engine.make(PYTHON, {**bash, **python_files(Path(sys.base_prefix), OURS)})
 
 
+def engine_that(folder: Path, engine: Engine, does: str) -> str:
+    """The engine's command line with something done before: ``does`` is shell, the word asked for is in $1."""
+    script = folder / "docker"
+    script.write_text(f"#!/bin/bash\n{does}\nexec docker -H {engine.host} \"$@\"\n")
+    script.chmod(0o755)
+    return str(script)
+
+
 def soon(engine: Engine) -> None:
     """Wait until there is no container left in an engine; those that stay are not the next test's fault."""
     try:

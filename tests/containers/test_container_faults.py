@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 import pytest
-from docker import BASH, Engine
+from docker import BASH, Engine, engine_that
 from support import Home, find_processes, kill, stdout_bytes, submit, wait_until
 
 from localrun import RunStatus
@@ -95,14 +95,6 @@ class TestKilled:
         engine("rm", "-f", f"localrun-{run.run_uid}-0-0")
         run.wait(TEST_S)
         assert (run.status, run.reason, run.signal) == (RunStatus.FAILED, "Killed", "SIGKILL")
-
-
-def engine_that(folder: Path, engine: Engine, does: str) -> str:
-    """The engine's command line with something done before: ``does`` is shell, the word asked for is in $1."""
-    script = folder / "docker"
-    script.write_text(f"#!/bin/bash\n{does}\nexec docker -H {engine.host} \"$@\"\n")
-    script.chmod(0o755)
-    return str(script)
 
 
 class TestAsItComesUp:

@@ -14,8 +14,8 @@ from typing import Any
 
 import docker
 import pytest
-from docker import BARE, BASH, OTHER_PYTHON, PYTHON, SHELL, Engine
-from support import Home, execute, find_processes, start_python, stdout_bytes, submit, wait_until
+from docker import BARE, BASH, OTHER_PYTHON, PYTHON, SHELL, Engine, engine_that
+from support import Home, execute, find_processes, kill, run_python, start_python, stdout_bytes, submit, wait_until
 
 import localrun
 from localrun import RunConfigError, RunStatus, SystemFailureError
@@ -126,6 +126,73 @@ def test_the_python_that_it_needs_is_found_beside_another(engine: Engine) -> Non
     found = localrun.function(image="two")(lambda: ".".join(map(str, __import__("sys").version_info[:2])))
     assert found(run_name="run") == docker.OURS
     assert docker.OURS not in execute("other", "python3 --version", image="two").stdout().partition("(")[0]
+
+
+class TestAReadOnlyRoot:
+    """As an engine can be set up to give to every container: what isn't mounted can't be written to."""
+
+    @pytest.fixture(autouse=True)
+    def _read_only(self, engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        does = '[[ $1 == run ]] && shift && set -- run --read-only "$@"'
+        monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+
+    def test_functions_and_the_folders_of_the_run(self, place: Path) -> None:
+        @localrun.function(image=PYTHON)
+        def write() -> int:
+            Path(os.environ["LOCALRUN_CHECKPOINT_DIR"], "state").write_text("x")
+            return Path("here").write_text("xy")
+
+        assert write(run_name="run") == 2
+        assert (place / "here").read_text() == "xy"
+
+    def test_who_writes_elsewhere_is_told_so(self) -> None:
+        run = execute("command", "echo >/tmp/x", image=BASH)
+        assert run.exit_code == 1
+        assert "Read-only file system" in run.stderr()
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            localrun.function(image=PYTHON)(lambda: Path("/tmp/x").touch())(run_name="run")
+        assert caught.value.filename == "/tmp/x"
+
+
+def test_output_is_stored_once(engine: Engine, place: Path) -> None:
+    """The engine keeps nothing of it."""
+
+    def stored() -> int:
+        return int(subprocess.run(["du", "-sxm", engine.folder], capture_output=True, text=True).stdout.split()[0])
+
+    write = "head -c 104857600 /dev/zero; touch out"
+    run = started(engine, f"echo up; until [ -e go ]; do sleep 0.01; done; {write}; sleep 999")
+    before = stored()
+    (place / "go").touch()
+    wait_until(lambda: (place / "out").exists(), 60)
+    assert stored() < before + 10
+    assert Path(run.path, "logs/0/rank_0.out").stat().st_size == 100 * 2**20 + 3
+    run.stop()
+
+
+def test_two_homes_share_an_engine(engine: Engine, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = started(engine)
+    code = """
+        import localrun
+        config = localrun.RunConfig(name="run", command="echo theirs", image="bash")
+        run = localrun.create_run(config).wait(60)
+        print(run.stdout(), end="")
+        localrun.delete_run("run")
+        lost = localrun.create_run(localrun.RunConfig(name="lost", command="sleep 1000", image="bash"))
+        localrun.wait_for_run_status(lost, "RUNNING", timeout=60)
+        print(lost.run_uid)
+    """
+    other = Home(home.place / "other", home.place)
+    environ = os.environ | {"LOCALRUN_HOME": str(other.path)}
+    printed = run_python(code, env=environ).stdout.splitlines()
+    assert printed[0] == "theirs"
+    kill(other.supervisor("lost"))
+    wait_until(lambda: other.status("lost") == "FAILED", 60)
+    wait_until(lambda: not [each for each in engine.containers() if printed[1] in each])
+    other.end()
+    assert run.refresh().status is RunStatus.RUNNING
+    assert inspected(engine, run)["State"]["Running"]
+    run.stop()
 
 
 class TestNoEngine:
