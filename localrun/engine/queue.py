@@ -147,6 +147,10 @@ class Queue:
         """The name of a run's ticket if it is in that state."""
         return next((name for name in self.names(state) if name.endswith(uid)), None)
 
+    def has(self, name: str) -> bool:
+        """True if there is a ticket of that name, in any state."""
+        return any(os.path.exists(self.path(state, name)) for state in _STATES)
+
     def holds(self, uid: str) -> bool:
         """True if a run has a ticket in any state. Decisive only under the queue lock."""
         return any(self.find(state, uid) for state in _STATES)

@@ -175,6 +175,20 @@ def test_runs_that_are_deleted_as_their_containers_are_cleared(
     wait_until(lambda: not home.tickets(), TEST_S)
 
 
+def test_an_engine_that_stays_away_is_asked_ever_less_often(
+    engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does = f"if [[ -e {place}/down && $1 =~ ^(ps|rm)$ ]]; then echo >>{place}/asked; exit 1; fi"
+    monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+    (place / "down").touch()
+    submit("run", "true", image=BASH).wait(TEST_S)
+    time.sleep(5)
+    assert len((place / "asked").read_text()) < 12
+    (place / "down").unlink()
+    wait_until(lambda: not engine.containers(), TEST_S)
+    wait_until(lambda: not home.tickets(), TEST_S)
+
+
 class TestTheEngineIsKilled:
     """The container works on, and so its run is ended by localrun, with or without the engine."""
 

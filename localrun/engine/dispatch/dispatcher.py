@@ -50,6 +50,7 @@ _SOON_S = 0.05
 _UNREACHABLE_S = 6.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 60.0
 _MAX_CLEAR_PAUSE_S = 4.0  # an engine that was down comes back when somebody looks, and at what it shows
+_CLEARED_PER_S = 2.0
 
 
 class Dispatcher:
@@ -105,11 +106,7 @@ class Dispatcher:
         interrupted.clean(self._queue, self._log)
         for ticket, state in self._roster.look():
             self._adopt(ticket, state)
-        self._attempts = {
-            name: attempt
-            for name, attempt in self._attempts.items()
-            if name in self._roster or name in self._backlog
-        }
+        self._attempts = {name: attempt for name, attempt in self._attempts.items() if self._queue.has(name)}
 
     def _adopt(self, ticket: Ticket, state: str) -> None:
         """Watch the supervisor of a claimed run; if it has none, end the run, or let it wait again."""
@@ -137,7 +134,8 @@ class Dispatcher:
         # Nobody looks after it. With its lock in hand, nobody else starts to.
         status = records.status(record) if record["uid"] == ticket.uid else RunStatus.UNKNOWN
         if status.is_terminal() and record["request"].get("image"):
-            self._recover(ticket, lock, most=_MAX_CLEAR_PAUSE_S)  # its container may be there still
+            # Its container may be there still. Those of many runs are not asked for more often than those of a few.
+            self._recover(ticket, lock, most=max(_MAX_CLEAR_PAUSE_S, len(self._attempts) / _CLEARED_PER_S))
         elif status.is_terminal() or status is RunStatus.UNKNOWN:
             if not self._has_moved(ticket):
                 self._queue.drop(ticket.name, state)
