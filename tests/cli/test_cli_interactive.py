@@ -153,11 +153,13 @@ def test_a_time_that_is_none_is_refused(home: Home, hours: str) -> None:
 
 def test_the_shell_has_job_control(shell: Terminal, home: Home) -> None:
     shell.type("sleep 1000\n")
-    wait_until(lambda: [each for each in home.leftovers() if each.command == "sleep 1000"])
+    (job,) = wait_until(lambda: [each for each in home.leftovers() if each.command == "sleep 1000"])
     shell.type("\x1a")
     shell.read_until(r"\[1\]\+  Stopped +sleep 1000")
     shell.type("fg\n")
     shell.read_until("fg\r\n(.*\r?)?sleep 1000")
+    # The shell gives its job the terminal, and has it continue, after it has named it.
+    wait_until(lambda: Path(f"/proc/{job.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
     shell.type("\x03")
     shell.type("echo code:$?:\n")
     shell.read_until("code:130:")
