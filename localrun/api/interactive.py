@@ -60,8 +60,10 @@ def connect(run: RunOrName, command: str | Sequence[str] | None = None, *, rank:
     Raises:
         RunNotRunningError: the run isn't RUNNING (409). RunNotFoundError: there is none of that name (404).
         RunConfigError: there is no such rank or program (400).
+        UntrustedRunError: others can have written its record, which says what is executed for that (403).
     """
     found = get_run(run)
+    found._refuse_untrusted()
     folder = RunFolder(found.path, found.run_uid)
     shell, variables = settings.shell(), settings.terminal()
     return foreground.call(lambda: connection.start(folder, command, shell=shell, rank=rank, variables=variables))

@@ -301,9 +301,14 @@ class Run(Outcome, Block):
 
     @property
     def _queue(self) -> Queue:
-        """The queue the run is in: that of the home folder it was submitted under, unless that is somebody else's."""
-        queue = Queue(self._record.get("home") or settings.home())
-        return queue if queue.is_ours() else Queue(settings.home())
+        """The queue the run is in: that of the home folder it was submitted under, unless that is somebody else's.
+
+        A queue's tickets are commands: which one is ours to look after is nothing that a record from elsewhere says,
+        which may name a folder that came along with it.
+        """
+        own = Queue(settings.home())
+        queue = Queue(self._record.get("home") or own.home)
+        return queue if queue.home == own.home or (queue.is_ours() and self.is_trusted) else own
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self._record['status']} {self.path!r}>"

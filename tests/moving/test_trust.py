@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Home, execute, run_python, wait_until
+from support import Home, execute, run_python, submit, wait_until
 
 import localrun
 from localrun import PayloadError, ResultUnavailableError, RunFailedError, SystemFailureError
@@ -267,3 +267,66 @@ def test_the_reason_names_who(tmp_path: Path) -> None:
     assert trust.refusal(folder) == "its folder belongs to daemon"
     trust.mark(folder, "s3://theirs/run")
     assert trust.refusal(folder) == "it came from s3://theirs/run"
+
+
+def test_a_queue_that_came_with_a_run_is_nobodys(run: Any, home: Home) -> None:
+    """A record may name as its home a folder in a run's own, which is ours once it was copied here."""
+    came_along = home.runs / "copy/home"
+    record = json.loads(Path(run.path, "config.json").read_bytes()) | {"home": str(came_along)}
+    Path(run.path, "config.json").write_text(json.dumps(record))
+    (Path(run.path) / "home/queue/waiting").mkdir(parents=True)
+    (Path(run.path) / "home/queue/waiting/1-0-x").write_text("{}")
+    came_from_elsewhere(Path(run.path))
+    copy = run.to("here", home.runs / "copy")
+    localrun.get_run("copy").save("copy-2").save("copy")  # these prepare the queue of the run
+    assert copy.refresh().wait(1).result(trust=True) == 3
+    localrun.get_run("copy").delete()
+    left = home.runs / f".archive/copy.{run.run_uid}/home"
+    there = {str(path.relative_to(left)) for path in left.rglob("*")}
+    assert there == {"queue", "queue/waiting", "queue/waiting/1-0-x"}
+    shutil.rmtree(run.path)
+
+
+def test_connecting_executes_what_a_record_says(home: Home, tmp_path: Path) -> None:
+    """Of a container's the engine's program, of any other's what its process has in its environment."""
+    run = submit("run", "sleep 100")
+    wait_until(lambda: home.status("run") == "RUNNING")
+    Path(run.path).chmod(0o777)
+    with pytest.raises(UntrustedRunError, match="can be written by others"):
+        localrun.connect("run", "true")
+    told = tmp_path / "told"
+    assert run_python(CONNECT, run.path, f"touch {told}").returncode == 0 and told.exists()
+    run.stop()
+
+
+CONNECT = """
+    import sys, localrun
+    sys.exit(localrun.connect(localrun.run(path=sys.argv[1], trust=True), sys.argv[2]))
+"""
+
+
+def test_another_users_lost_block_is_left_as_it_is(home: Home, tmp_path: Path) -> None:
+    """What there is to be completed may be links to our files; and what we write he can't read."""
+    (tmp_path / "secret").write_text("ours")
+    with localrun.run(name="block") as block:
+        pass
+    folder = Path(block.path)
+    record = json.loads((folder / "config.json").read_bytes())
+    lifecycle = [phase for phase in record["lifecycle"] if phase["status"] != "COMPLETED"]
+    (folder / "config.json").write_text(json.dumps(record | {"status": "RUNNING", "lifecycle": lifecycle}))
+    source = folder / "source/logs/0"
+    source.mkdir(parents=True)
+    (source / "rank_0.out").symlink_to(tmp_path / "secret")
+    (source / "rank_0.err").touch()
+    (folder / "logs/0/rank_0.source").write_text(f"0 0 {folder}/source")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, OTHER, OTHER, follow_symlinks=False)
+    before = (folder / "config.json").read_bytes()
+    found = localrun.run(path=folder)
+    assert str(found.refresh().status) == "RUNNING"
+    with pytest.raises(SystemFailureError, match="nothing looks after it"):
+        found.wait(10)
+    assert (folder / "config.json").read_bytes() == before and (folder / "logs/0/rank_0.out").read_text() == ""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, os.geteuid(), -1, follow_symlinks=False)
+    assert str(found.refresh().status) == "FAILED" and found.reason == "SystemFailure"

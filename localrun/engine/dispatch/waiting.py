@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ def wait_until(
     Raises:
         RunTimeoutError: ``timeout`` seconds went by first.
         RunNotFoundError: the folder went away.
-        SystemFailureError: the folder is a copy of one whose run had not ended.
+        SystemFailureError: the folder is a copy of one whose run had not ended, or another user's who lost it.
     """
     check_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -60,8 +61,8 @@ def wait_until(
             if now >= look_after:
                 if not ensure_looked_after(queue, folder, record):
                     raise SystemFailureError(
-                        f"run {record['name']}: {folder.path} is a copy that was made while it was {record['status']}: "
-                        "nothing looks after it, and it will not end"
+                        f"run {record['name']}: {folder.path} is another user's, or a copy that was made while it was "
+                        f"{record['status']}: nothing looks after it, and it will not end"
                     )
                 helpless = helpless + 1 if _is_nobody_there(queue, folder, record) else 0
                 if helpless > _MOST_STARTS:
@@ -106,6 +107,8 @@ def ensure_looked_after(queue: Queue, folder: RunFolder, record: Record) -> bool
     if status.is_active() and records.is_supervised(folder):
         return True
     submission.ensure_progress(queue)  # also by way of a run that has ended: others may be waiting
-    if status.is_terminal() or status is RunStatus.UNKNOWN or record["run_type"] == CONTEXT:  # `up_to_date` ends blocks
+    if status.is_terminal() or status is RunStatus.UNKNOWN:
         return True
+    if record["run_type"] == CONTEXT:  # `up_to_date` ends those that are lost, but for another user's
+        return os.stat(folder.path).st_uid == os.geteuid() or not records.status(records.read(folder)).is_active()
     return submission.readmit(queue, folder, record)

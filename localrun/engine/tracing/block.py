@@ -81,9 +81,11 @@ def end_if_lost(folder: RunFolder, record: Record) -> Record:
     if record["run_type"] != CONTEXT or not records.status(record).is_active():
         return record
     try:
+        if os.stat(folder.path).st_uid != os.geteuid():
+            return record  # another's: what lies there may lead anywhere, and what we wrote he could not read
         lock = files.ByteLock.try_acquire(folder.lock, SUPERVISOR_BYTE)
     except OSError:
-        return record  # another's folder, or on a medium that can't be written: nothing to be done about it here
+        return record  # gone, or on a medium that can't be written: nothing to be done about it here
     if lock is None:
         return record
     try:
