@@ -36,7 +36,7 @@ def replay(args: Namespace) -> int:
     from localrun.cli.follow import follow
 
     run = one_run(args.run)
-    found = again.differences_here(run)
+    found = again.differences_here(run, trust=args.trust)
     if args.check:
         _print(run, found, args.output)
         return int(bool(found))

@@ -206,6 +206,26 @@ class TestThereAndBack:
         assert localrun.export_run(run, home.place / "there") == str(home.place / "there" / "run.localrun.tar.gz")
 
 
+    def test_what_would_end_up_elsewhere_or_in_itself(self, root: Path, home: Home) -> None:
+        run = execute("run", "true")
+        for inside in ("config.json", "checkpoints", "new.tar.gz"):
+            with pytest.raises(RunConfigError, match="own folder"):
+                localrun.export_run(run, home.runs / "run" / inside)
+        assert not [name for name in os.listdir(run.path) if name.endswith((".tmp", ".gz"))]
+        record = home.record("run") | {"name": "../outside"}
+        (home.runs / "run/config.json").write_text(json.dumps(record))
+        with pytest.raises(RunConfigError, match="name"):
+            localrun.export_run(localrun.run(path=run.path))
+        assert not list(root.parent.glob("*.gz"))
+
+    def test_files_of_the_users_own_are_taken_whatever_they_are_called(self, root: Path, home: Home) -> None:
+        run = execute("run", "true")
+        run.write("mine", "notes.tmp")
+        Path(run.path, ".config.json.tmp").write_text("{")
+        found = manifest(localrun.export_run(run))
+        assert "notes.tmp" in found["files"] and ".config.json.tmp" not in found["files"]
+
+
 class TestCode:
     def test_what_the_repository_lacks_is_said(self, root: Path, home: Home) -> None:
         (root / "data.txt").write_text("two\n")
@@ -264,6 +284,36 @@ class TestTrust:
         trusted = localrun.import_run(archive, "trusted", trust=True)
         assert not Path(trusted.path, ".untrusted").exists()
         assert replay(trusted).wait(60).exit_code == 0
+
+
+    def test_git_is_not_asked_where_it_says(self, root: Path, home: Home) -> None:
+        """Where the settings of a repository, which came along, name a program for comparing files."""
+        told = home.place / "told"
+        (root / ".gitattributes").write_text("* filter=trap\n")
+        commit(root)
+        run = execute("run", "true")
+        shutil.copytree(root, home.runs / "run/code")
+        git(home.runs / "run/code", "config", "filter.trap.clean", f"touch {told}; cat")
+        (home.runs / "run/code/data.txt").write_text("two\n")
+        record = home.record("run") | {"cwd": str(home.runs / "back/code")}
+        (home.runs / "run/config.json").write_text(json.dumps(record))
+        back = localrun.import_run(localrun.export_run(run, home.place), "back")
+        commit_then = back.provenance["git"]["commit"]
+        assert differences_here(back) == [("code", commit_then, "not looked at: the run is not trusted")]
+        with pytest.raises(UntrustedRunError):
+            replay(back)
+        assert not told.exists()
+        assert differences_here(back, trust=True)[0].field == "diff data.txt" and told.exists()
+
+    def test_no_code_of_ours_is_exported_for_it(self, root: Path, home: Home) -> None:
+        """It names a repository, and not only by a commit: by HEAD, say."""
+        about = home.runs / "back/provenance.json"
+        back = localrun.import_run(localrun.export_run(execute("run", "true")), "back")
+        shutil.rmtree(home.runs / "back/code")
+        about.write_text(json.dumps({**json.loads(about.read_text()), "git": {"root": str(root), "commit": "HEAD"}}))
+        found = manifest(localrun.export_run(back))
+        assert found["code"]["problem"] == "others can have written where it is"
+        assert not [path for path in found["files"] if path.startswith("code/")]
 
 
 class TestArchivesThatLie:

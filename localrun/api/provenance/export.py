@@ -24,9 +24,10 @@ from localrun import __version__, files
 from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
-from localrun.errors import IllegalTransitionError, SystemFailureError
+from localrun.errors import IllegalTransitionError, RunConfigError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
+from localrun.model.request import validate_name
 
 SCHEMA = 1
 SUFFIX = ".localrun.tar.gz"
@@ -45,7 +46,7 @@ def export_run(run: RunOrName, path: str | os.PathLike[str] | None = None) -> st
 
     Raises:
         RunNotFoundError: there is no such run (404). IllegalTransitionError: it has not ended (409).
-        SystemFailureError: the archive can't be written (503).
+        RunConfigError: ``path`` is in the run's folder (400). SystemFailureError: the archive can't be written (503).
     """
     return export(run, path)[0]
 
@@ -54,11 +55,14 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     """As `export_run`; where the archive is, and its manifest."""
     found = get_run(run).refresh()
     folder = RunFolder(found.path, found.run_uid)
-    target = files.absolute(path or f"{found.name}{SUFFIX}", "path")
-    if os.path.isdir(target):
-        target = f"{target}/{found.name}{SUFFIX}"
     before = _ended(folder)
+    own = f"{validate_name(found.name)}{SUFFIX}"  # a record's, which others may have written
+    target = files.absolute(path or own, "path")
+    if os.path.isdir(target):
+        target = f"{target}/{own}"
     place, base = os.path.split(target)
+    if f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(folder.path)}/"):
+        raise RunConfigError(f"path: {target} is in the run's own folder, which doesn't change: choose another place")
     temporary = f"{place}/.{base}.{os.urandom(6).hex()}.tmp"
     try:
         try:
@@ -115,7 +119,7 @@ class _Export:
         """What there is of the run folder to take along, folders before what is in them."""
         for name in sorted(os.listdir(f"{self._folder.path}/{below}")):
             path = f"{below}{name}"
-            if path in NOT_TAKEN or (not below and name.endswith(".tmp")):
+            if path in NOT_TAKEN or (not below and name.startswith(".") and name.endswith(".tmp")):
                 continue
             about = self._about(path)
             if about is None:
@@ -151,6 +155,8 @@ class _Export:
         git = self._run.provenance.get("git")
         if os.path.exists(self._folder.function) or git is None or self._run.config.integrations:
             return None
+        if not self._run.is_trusted:  # it would name any repository of ours, and git executes what some say
+            return {"problem": "others can have written where it is", "left_out": [], "untracked": []}
         try:
             with Code(git) as code:
                 for file in code.files():

@@ -15,18 +15,27 @@ from localrun.model.folder import RunFolder
 from localrun.model.trust import refusal
 
 
-def differences_here(run: Run) -> list[Difference]:
-    """What is not as it was when the run was submitted: code, packages, machine, GPUs, its working folder."""
+def differences_here(run: Run, *, trust: bool = False) -> list[Difference]:
+    """What is not as it was when the run was submitted: code, packages, machine, GPUs, its working folder.
+
+    To compare files git executes what the settings of their repository say. In a folder that an untrusted run names,
+    which may have come along with it, nobody looks at the code: that is told as a difference.
+    """
     then = run.provenance
     gpus = then.pop("gpus") or []
     driver, _ = then.pop("driver"), then.pop("image_id")
     is_here = run.cwd is not None and os.path.isdir(run.cwd)
-    with Gathering(run.cwd if is_here and not run.config.integrations else None) as gathering:
+    is_looked_at = is_here and (trust or run.is_trusted)
+    with Gathering(run.cwd if is_looked_at and not run.config.integrations else None) as gathering:
         here = gathering.mapping()
     found: list[Difference] = []
-    if not is_here and not run.config.integrations:
+    if not is_looked_at and not run.config.integrations:
         here["git"] = None  # of a folder that it has nothing to do with
-        found.append(Difference("working folder", run.cwd, None))
+        commit = (then.get("git") or {}).get("commit")
+        if not is_here:
+            found.append(Difference("working folder", run.cwd, None))
+        elif commit:
+            found.append(Difference("code", commit, "not looked at: the run is not trusted"))
     return [*found, *_of_gpus(gpus, driver), *differences(then, here)]
 
 
