@@ -43,6 +43,10 @@ class RunFolder:
         """The cloudpickled ``{"args": [...], "kwargs": {...}}`` of a function run."""
         return f"{self.path}/inputs.pkl"
 
+    def given(self, name: str) -> str:
+        """One of the files that a run was given: its function, inputs or parameters."""
+        return f"{self.path}/{name}"
+
     def result(self, rank: int | None = None) -> str:
         """The cloudpickled return value of a function run that completed; of one of its ranks, if it has several."""
         return f"{self.path}/result.pkl" if rank is None else f"{self.path}/result.rank_{rank}.pkl"

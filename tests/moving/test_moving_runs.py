@@ -285,6 +285,32 @@ def test_a_manifest_that_names_what_is_outside_is_refused(memory: Where, name: s
             memory.load()
 
 
+def test_a_copy_is_verified_where_it_is(place: Where) -> None:
+    run = work.run(1, run_name="run").wait()
+    place.to(run)
+    gone(run)
+    loaded = place.load()
+    assert loaded.verify() is loaded
+    place.write("copy/inputs.pkl", b"altered")
+    with pytest.raises(ResultUnavailableError, match=r"inputs\.pkl"):
+        place.load().verify()
+
+
+def test_many_artifacts_are_copied(place: Where, tmp_path: Path) -> None:
+    """So many that they lie beside the record."""
+    names = [f"{number:05}{'x' * 200}" for number in range(1000)]
+    (tmp_path / "made").mkdir()
+    for name in names:
+        (tmp_path / "made" / name).touch()
+    with localrun.run(name="block") as run:
+        run.log_artifact(tmp_path / "made")
+    assert os.path.exists(f"{run.path}/artifacts.jsonl")
+    copy = place.to(run)
+    gone(run)
+    for each in (copy, place.load()):
+        assert [os.path.basename(artifact["url"]) for artifact in each.downstream_artifacts] == names
+
+
 def test_a_folder_that_was_put_there_by_other_means_is_a_run(remote: Where) -> None:
     run = work.run(1, run_name="run").wait()
     for folder, _, names in os.walk(run.path):
@@ -511,7 +537,7 @@ def test_a_mirror_fetches_whatever_is_read_of_a_folder() -> None:
     from localrun.api.moving.mirror import Mirror
     from localrun.model.folder import RunFolder
 
-    only_here = {"lock", "connected", "untrusted", "gate", "outcome", "venv", "logs", "artifacts", "log_source"}
+    only_here = {"lock", "connected", "untrusted", "gate", "outcome", "venv", "logs", "log_source"}
     only_here |= {"archived", "is_archived"}
     not_read = {"checkpoints", "work", "code", "export"}
     layout = {name for name, value in vars(RunFolder).items() if isinstance(value, property) or callable(value)}

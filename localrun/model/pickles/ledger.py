@@ -32,7 +32,7 @@ def exception(folder: RunFolder, record: Record) -> Entry:
 def entries(folder: RunFolder, record: Record) -> Iterator[tuple[str, Stored]]:
     """Every file whose size and digest are known: what the run was given, and its results or its exception."""
     for name, fields in (record.get("given") or {}).items():
-        yield f"{folder.path}/{name}", Stored(**fields)
+        yield folder.given(name), Stored(**fields)
     if record["result"] is not None:
         ranks = range(len(record["result"])) if isinstance(record["result"], list) else [None]
         found = [result(folder, record, rank) for rank in ranks]
