@@ -111,15 +111,22 @@ def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> Ru
             raise IllegalTransitionError(
                 f"run {record['name']} is {record['status']}: it can be renamed when it has ended"
             )
-        if os.path.lexists(target.path):
-            there = records.read(RunFolder(target.path))
-            if not overwrite or not records.status(there).is_terminal():
-                raise RunExistsError(f"name: {name!r} is taken by a run that is {there['status']}")
-            submission.archive(target.path, there["uid"])
-        with records.held(folder), journal.Change(folder.path, target.path):
-            os.rename(folder.path, target.path)
+        if target.path != folder.path:  # else that was done by who was killed before the record was changed
+            _make_way(target, name, overwrite=overwrite)
+            with records.held(folder), journal.Change(folder.path, target.path):
+                os.rename(folder.path, target.path)
         records.update(target, change)
     return target
+
+
+def _make_way(target: RunFolder, name: str, *, overwrite: bool) -> None:
+    """Archive the ended run that has the name, if there is one. The caller holds the queue lock."""
+    if not os.path.lexists(target.path):
+        return
+    there = records.read(RunFolder(target.path))
+    if not overwrite or not records.status(there).is_terminal():
+        raise RunExistsError(f"name: {name!r} is taken by a run that is {there['status']}")
+    submission.archive(target.path, there["uid"])
 
 
 def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]) -> Record:

@@ -662,6 +662,21 @@ class TestChanges:
         assert run.start().wait(60).status is RunStatus.COMPLETED
         wait_until(lambda: not home.tickets())
 
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_save_goes_on_where_it_was_killed(self, home: Home, overwrite: bool) -> None:
+        execute("run", "echo hi")
+        code = """
+            import os, signal, localrun
+            from localrun.model import record as records
+            records.update = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            localrun.get_run("run").save("kept")
+        """
+        assert run_python(code, ok=False).returncode == -signal.SIGKILL
+        run = localrun.get_run("kept")
+        assert run.name == "run"
+        assert run.save("kept", overwrite=overwrite).name == home.record("kept")["name"] == "kept"
+        assert run.stdout() == "hi\n" and len(localrun.get_runs(include_deleted=True)) == 1
+
     def test_save_refuses(self, home: Home) -> None:
         run, other = execute("run", "echo 1"), execute("other", "echo 2")
         with pytest.raises(RunExistsError):
