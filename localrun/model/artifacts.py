@@ -73,6 +73,16 @@ def of(folder: RunFolder, record: Mapping[str, Any], direction: str) -> list[dic
     return _each_once([*known, *_journal(folder)[direction]]) if os.path.exists(folder.artifacts) else list(known)
 
 
+def is_one(artifact: Any) -> bool:
+    """True for what has the fields of an artifact, whoever wrote it."""
+    if not isinstance(artifact, dict) or not artifact.keys() >= _FIELDS:
+        return False
+    texts = [artifact["kind"], artifact["url"], artifact["time"], artifact["digest"] or ""]
+    if artifact["kind"] == RUN:
+        texts += [artifact.get("name"), artifact.get("uid")]
+    return all(isinstance(text, str) for text in texts) and isinstance(artifact["size"], int | None)
+
+
 def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
     """What an artifact is a version of: a file's place, or a run, wherever that has moved to."""
     return artifact["kind"], artifact.get("uid") or artifact["url"]
@@ -86,9 +96,12 @@ def _is_to_be_taken_in(folder: RunFolder) -> bool:
 
 
 def _each_once(artifacts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every version of every thing once; one without a digest says nothing that one with it doesn't."""
+    """Every version of every thing once; one without a digest says nothing that one with it doesn't.
+
+    What is no artifact, which a record from elsewhere may have, is left out: it must not keep a run from its end.
+    """
     things: dict[tuple[str, str], dict[str | None, dict[str, Any]]] = {}
-    for artifact in artifacts:
+    for artifact in filter(is_one, artifacts):
         versions = things.setdefault(thing(artifact), {})
         if versions.setdefault(artifact["digest"], artifact)["size"] is None:
             versions[artifact["digest"]] = artifact
@@ -121,5 +134,4 @@ def _entries(line: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_entry(direction: Any, artifact: Any) -> bool:
-    hash((artifact["kind"], artifact.get("uid"), artifact["digest"]))
-    return direction in DIRECTIONS and artifact.keys() >= _FIELDS and isinstance(artifact["url"], str)
+    return direction in DIRECTIONS and is_one(artifact)

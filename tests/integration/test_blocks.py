@@ -215,6 +215,10 @@ def test_a_dry_run_leaves_nothing(home: Home, capfd: pytest.CaptureFixture[str])
         ({"name": "x", "system": "s3"}, "system: a block is traced on this machine"),
         ({"name": "x", "status": "COMPLETED"}, "status: can't be given"),
         ({"name": "x", "error": "none"}, "error: can't be given"),
+        ({"name": "x", "upstream_artifacts": ["s3://bucket/x"]}, "upstream_artifacts: must be a list of artifacts"),
+        ({"name": "x", "downstream_artifacts": [{"kind": "file", "url": "x"}]}, "downstream_artifacts: must be"),
+        ({"name": "x", "cmds": "true"}, "cmds: must be a list"),
+        ({"name": "x", "creator": object()}, "creator: must be text"),
     ],
 )
 def test_what_is_refused(home: Home, given: dict[str, Any], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import xml.etree.ElementTree
@@ -333,6 +334,22 @@ def test_a_run_elsewhere_and_one_that_cannot_be_read(pipeline: None, home: Home)
     record.write_text(record.read_text().replace('"kind": "file"', '"kind": 12, "size": []'))
     (home.runs / "side" / "config.json").write_text('{"upstream_artifacts": 12')
     assert ("table", "read", "train") in edges(localrun.lineage("train"))
+
+
+@pytest.mark.parametrize(
+    "strange", [{"url": []}, {"url": None}, {"time": 3}, {"size": "x"}, {"digest": {}}, {"kind": "run", "uid": []}],
+    ids=str,
+)  # fmt: skip
+def test_a_record_that_says_nonsense_spoils_no_others_lineage(home: Home, strange: dict[str, Any]) -> None:
+    Path("file").write_text("x")
+    step(["file"], [], [], run_name="reader")
+    step(["file"], ["made"], [], run_name="odd")
+    record = home.record("odd")
+    for field in ("upstream_artifacts", "downstream_artifacts"):
+        record[field] = [record[field][0] | strange, "x", *record[field]]
+    (home.runs / "odd" / "config.json").write_text(json.dumps(record))
+    assert edges(localrun.lineage("reader")) == {("file", "read", "reader")}
+    assert edges(localrun.lineage("odd")) == {("file", "read", "odd"), ("odd", "made", "made")}
 
 
 def test_a_run_without_artifacts(home: Home) -> None:

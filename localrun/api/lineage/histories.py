@@ -149,10 +149,14 @@ def _history(folder: RunFolder) -> History | None:
 
 
 def _made_of(folder: RunFolder, record: Record) -> History:
-    upstream = artifacts.of(folder, record, artifacts.UPSTREAM)
+    # One record that says nonsense, which came from elsewhere, say, is not to spoil the lineage of all others.
+    upstream, downstream = (
+        [each for each in artifacts.of(folder, record, direction) if artifacts.is_one(each)]
+        for direction in artifacts.DIRECTIONS
+    )
     return History(
         str(record["uid"]), str(record["name"]), records.status(record).value, folder.path,
         read=[each for each in upstream if each["kind"] == artifacts.FILE],
-        made=[each for each in artifacts.of(folder, record, artifacts.DOWNSTREAM) if each["kind"] == artifacts.FILE],
-        used=[each for each in upstream if each["kind"] == artifacts.RUN and "uid" in each],
+        made=[each for each in downstream if each["kind"] == artifacts.FILE],
+        used=[each for each in upstream if each["kind"] == artifacts.RUN],
     )  # fmt: skip

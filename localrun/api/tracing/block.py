@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from localrun.api.recorded import Recorded
 from localrun.errors import RunConfigError
+from localrun.model import artifacts
+from localrun.model.configtext import described
 from localrun.model.status import RunStatus
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class Block(Recorded):
             "upstream_artifacts": upstream_artifacts, "downstream_artifacts": downstream_artifacts,
         }  # fmt: skip
         given = {field: value for field, value in fields.items() if value is not None}
+        _check_given(given)
         self._record, self._folder = traced.new(name, path, given)
         self._options = Options(overwrite, dryrun, trace_files)
 
@@ -126,6 +129,20 @@ def check_files(trace_files: Any) -> None:
     is_list = isinstance(trace_files, list | tuple)
     if not is_list or not all(isinstance(each, str | os.PathLike) for each in trace_files):
         raise RunConfigError(f"trace_files: must be True or a list of folders, not {trace_files!r}")
+
+
+def _check_given(fields: Mapping[str, Any]) -> None:
+    """RunConfigError if a field can't be put into a record."""
+    for field, value in fields.items():
+        many = value if isinstance(value, list | tuple) else None
+        if field in ("upstream_artifacts", "downstream_artifacts"):
+            fits, what = many is not None and all(map(artifacts.is_one, many)), "a list of artifacts, as runs have them"
+        elif field == "cmds":
+            fits, what = many is not None and all(isinstance(each, str) for each in many), "a list of commands"
+        else:
+            fits, what = isinstance(value, str), "text"
+        if not fits:
+            raise RunConfigError(f"{field}: must be {what}, not {described(value)}")
 
 
 def _refuse_what_happens(**fields: Any) -> None:
