@@ -79,7 +79,7 @@ class Recorded:
         """
         try:
             gathered = files.read_json(self._folder.provenance)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             gathered = None
         at_start = {field: self._record.get(field) for field in ("gpus", "driver", "image_id")}
         return {**gathered, **at_start} if isinstance(gathered, dict) else at_start

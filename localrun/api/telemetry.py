@@ -43,10 +43,18 @@ def rows(folder: RunFolder, resumption: int) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             row: dict[str, Any] = json.loads(line)
-            found.append(row | {"time": Moment.parse(row["time"])})
-        except (ValueError, KeyError, TypeError):
+            if _is_row(row):
+                found.append(row | {"time": Moment.parse(row["time"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # a full disk has cut it short
     return found
+
+
+def _is_row(row: Any) -> bool:
+    """True for what has the numbers of a sample, whoever wrote it."""
+    numbers = [row["cpu_percent"], row["rss"]]
+    seen = [gpu[key] for gpu in row["gpus"] for key in ("utilization", "memory_used") if gpu[key] is not None]
+    return all(isinstance(each, int | float) for each in (*numbers, *seen))
 
 
 def summary(samples: Sequence[dict[str, Any]]) -> Summary | None:

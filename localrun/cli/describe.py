@@ -51,7 +51,7 @@ def describe(args: Namespace) -> None:
     if args.output == "json":
         output.print_json(record)
         return
-    print_line(f"run {run.name}")
+    print_line(output.one_line(f"run {run.name}"))
     output.print_facts(_facts(run, record), "  ")
     _print_lifecycle(run)
     _print_mapping("configuration", record["config"])
@@ -168,7 +168,7 @@ def _print_lifecycle(run: Run) -> None:
         how_long = output.duration(phase.seconds) if phase.ended_at or not phase.status.is_terminal() else ""
         attempt = f"#{phase.resumption_index}"
         facts = (output.local_time(phase.started_at), f"{phase.status!s:11}", f"{attempt:4}", f"{how_long:7}")
-        print_line("  " + "  ".join([*map(str, facts), phase.reason or ""]).rstrip())
+        print_line("  " + output.one_line("  ".join([*map(str, facts), phase.reason or ""])).rstrip())
     if run.events:
         print("events")
     for event in run.events:

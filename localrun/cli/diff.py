@@ -68,7 +68,7 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
     for field in _FACTS:
         yield field, record[field]
     yield "work", work(run)
-    yield "python", record["python"]["version"]
+    yield "python", (record["python"] or {}).get("version")
     yield _TIME, duration(run.cumulative_running_time)
     yield "code", (record.get("fingerprints") or {}).get("code")
     for title, artifacts in (("read", record["upstream_artifacts"]), ("made", record["downstream_artifacts"])):

@@ -148,6 +148,7 @@ def _prepare_streams() -> None:
 
 def _tell(error: Exception) -> int:
     """Tell of an error in one line; its exit code."""
+    from localrun.cli.output import one_line
     from localrun.errors import LocalrunError, NotARunError, RunConfigError, RunFailedError
 
     if isinstance(error, RunFailedError):
@@ -158,6 +159,8 @@ def _tell(error: Exception) -> int:
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     else:
         raise error
+    # Names and messages may be others': a terminal is not to act on what is in them.
+    text = "\n".join(map(one_line, text.split("\n")))
     sys.stderr.write(f"localrun: error: {text}\n")
     return 2 if isinstance(error, RunConfigError | NotARunError) else 1
 

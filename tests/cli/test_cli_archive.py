@@ -53,6 +53,9 @@ class TestExportAndImport:
         assert "no archive" in refused("import", "data.txt")
         assert "name" in refused("import", "data.txt", "--name", "_x")
 
+    def test_a_terminal_does_not_act_on_what_an_error_names(self, root: Path, home: Home) -> None:
+        assert r"a\x1b]0;title\x07" in refused("import", "a\x1b]0;title\x07", code=1)
+
 
 class TestReplay:
     def test_it_prints_what_differs_and_follows(self, root: Path, home: Home) -> None:

@@ -404,15 +404,60 @@ class TestArchivesThatLie:
         "fields",
         [{"uid": "../../x"}, {"uid": None}, {"status": "RUNNING"}, {"status": "UNKNOWN"}, {"name": "../x"},
          {"lifecycle": {}}, {"lifecycle": [1]}, {"created_at": "x"}, {"resumptions": [{}]}, {"request": []},
-         {"failed_rank": "../../../x"}, {"events": 3}],
+         {"failed_rank": "../../../x"}, {"events": 3}, {"cmds": 3}, {"python": None},
+         {"first_resumption": float("inf")}, {"cwd": 10**30}, {"request": {"cpus": "x"}}, {"fingerprints": 3},
+         {"gpus": [3]}, {"gpus": [{"index": 0}]}, {"upstream_artifacts": [{}]}, {"downstream_artifacts": ["x"]}],
         ids=lambda fields: "-".join(f"{key}={value}" for key, value in fields.items()),
     )  # fmt: skip
     def test_a_record_that_is_none(self, archive: Path, home: Home, fields: dict[str, Any]) -> None:
         self.refused(change(archive, replacing("config.json", fields)), home, "was not imported")
 
     def test_a_provenance_that_is_none(self, archive: Path, home: Home) -> None:
-        for strange in ({"git": "x"}, {"git": {"diff": 3}}, {"packages": [1]}, {"machine": "x"}):
+        for strange in ({"git": "x"}, {"git": {"diff": 3}}, {"packages": [1]}, {"machine": "x"},
+                        {"git": {"untracked": [3]}}):  # fmt: skip
             self.refused(change(archive, replacing("provenance.json", strange)), home, "was not imported")
+
+    @pytest.mark.parametrize("strange", [b"[" * 100_000, b"1" * 10_000, b"[]", b'{"schema": 1, "files": ["x"]}',
+                                         b'{"schema": 1, "files": null}'])  # fmt: skip
+    def test_a_manifest_that_is_none(self, archive: Path, home: Home, strange: bytes) -> None:
+        def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+            return [(info, strange if info.name.endswith("export.json") else data)]
+
+        self.refused(change(archive, edit), home, "can't be read")
+
+    def added(self, archive: Path, *names: str) -> Path:
+        """The archive with these files and, by a / at their ends, folders in front of all."""
+
+        def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+            made = [tarfile.TarInfo(name.rstrip("/")) for name in names if info.name == "run/checkpoints"]
+            for each, name in zip(made, names, strict=False):
+                each.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            return [*((each, b"") for each in made), (info, data)]
+
+        return change(archive, edit)
+
+    @pytest.mark.parametrize(
+        "names", [("run/x", "run/x/"), ("run/x", "run/x/y"), ("run/x/", "run/x"), ("run/" + "x" * 300,)],
+        ids=["folder", "inside", "file", "long"],
+    )  # fmt: skip
+    def test_names_that_can_not_be(self, archive: Path, home: Home, names: tuple[str, ...]) -> None:
+        self.refused(self.added(archive, *names), home, "damaged|is there twice")
+
+    def test_folders_too_deep_to_be_removed_again(self, archive: Path, home: Home) -> None:
+        """Of a folder more in each folder, a thousand times, nothing may be left that is in the way of the next one."""
+        folders = ["run" + "/a" * depth + "/" for depth in range(1, 1200)]
+        self.refused(self.added(archive, *folders), home, "folders in folders")
+        assert not (home.runs / ".import").exists()
+        assert localrun.import_run(archive).name == "run"
+
+    def test_what_would_take_all_memory(self, archive: Path, home: Home) -> None:
+        large = home.place / "large.tar.gz"
+        for name, kind in (("run/x", tarfile.XHDTYPE), ("run/x", tarfile.GNUTYPE_LONGNAME), ("run/config.json", b"0")):
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, 1 << 30
+            with gzip.open(large, "wb") as file:
+                file.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+            self.refused(large, home, "header of 1073741824 bytes|its config.json has 1073741824 bytes")
 
     def test_a_link_in_the_way_is_not_followed(self, archive: Path, home: Home) -> None:
         (home.place / "mine").mkdir()

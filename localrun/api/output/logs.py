@@ -166,7 +166,8 @@ def ranks(folder: RunFolder, resumption: int) -> list[int]:
         names = os.listdir(folder.resumption_logs(resumption))
     except FileNotFoundError:
         return []
-    return sorted(int(name[5:-4]) for name in names if name.startswith("rank_") and name.endswith(".out"))
+    found = [name[5:-4] for name in names if name.startswith("rank_") and name.endswith(".out")]
+    return sorted(int(rank) for rank in found if rank.isascii() and rank.isdigit())
 
 
 def choose_rank(folder: RunFolder, resumption: int, rank: int | None) -> int:

@@ -7,6 +7,7 @@ killed import leaves is cleared away by the next one.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -19,13 +20,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from localrun import files, settings
-from localrun.api.provenance import compare
 from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
+from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
 from localrun.api.recorded import Recorded
 from localrun.api.run import Run
 from localrun.engine.queue import Queue
-from localrun.errors import LocalrunError, RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
-from localrun.model import journal
+from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
+from localrun.model import artifacts, journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -33,9 +34,15 @@ from localrun.model.request import validate_name
 from localrun.model.trust import mark
 
 _BUILDING = ".import"  # in the runs folder; one import at a time
-_LARGEST_MANIFEST = 256 << 20
+_READ_WHOLE = {MANIFEST, "config.json", "provenance.json"}
+_LARGEST_READ_WHOLE = 256 << 20
+_LARGEST_HEADER = 1 << 20
+_DEEPEST = 200  # far from where removing them again would fail
+# What a name can be wrong about; None is gzip's own.
+_OF_NAMES = {None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
 _LATEST = 1 << 33  # a time that every file system can write down
 _PIECE = 1 << 20
+_MOST_TOLD = 500
 
 
 def import_run(path: str | os.PathLike[str], name: str | None = None, trust: bool = False) -> Run:
@@ -101,6 +108,15 @@ def _import(source: str, building: RunFolder, queue: Queue, name: str | None, tr
     return Run.load(target.path)
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header. What belongs to one, a long name say, is read whole: so it must not be large."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if not (self.isreg() or self.isdir()) and self.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
 class _Archive:
     """An archive on its way into the folder that is being made."""
 
@@ -114,7 +130,10 @@ class _Archive:
     def unpack(self) -> None:
         """Write what is in it, as long as it is what may be in it."""
         try:
-            with gzip.open(self._source) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            with (
+                gzip.open(self._source) as file,
+                tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar,
+            ):
                 for info in tar:
                     self._take(tar, info)
                     tar.members.clear()  # type: ignore[attr-defined]
@@ -123,9 +142,9 @@ class _Archive:
         except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise self._refused(f"it is damaged or no archive ({error})") from None
         except OSError as error:
-            if error.errno is not None:
+            if error.errno not in _OF_NAMES:
                 raise
-            raise self._refused(f"it is damaged or no archive ({error})") from None  # gzip's own
+            raise self._refused(f"it is damaged or no archive ({error.strerror or error})") from None
 
     def _take(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         path = self._inside(info)
@@ -136,9 +155,9 @@ class _Archive:
             return
         piece = tar.extractfile(info)
         assert piece is not None, "it is a plain file"
+        if path in _READ_WHOLE and info.size > _LARGEST_READ_WHOLE:
+            raise self._refused(f"its {path} has {info.size} bytes")
         if path == MANIFEST:
-            if info.size > _LARGEST_MANIFEST:
-                raise self._refused(f"its {MANIFEST} has {info.size} bytes")
             self._manifest = piece.read()
             return
         left = os.statvfs(self._building.path)
@@ -153,6 +172,8 @@ class _Archive:
             raise self._refused(f"{info.name!r} leads out of it")
         if info.issparse() or info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
             raise self._refused(f"{info.name!r} is no plain file or folder")
+        if len(parts) > _DEEPEST:
+            raise self._refused(f"{'/'.join(parts[:3])!r} has folders in folders, {len(parts)} of them")
         self._top = self._top or parts[0]
         path = "/".join(parts[1:])
         if parts[0] != self._top or not path or (parts[1] in NOT_TAKEN and path != MANIFEST):
@@ -189,8 +210,8 @@ class _Archive:
             raise self._refused("it breaks off, or isn't one that 'localrun export' made")
         try:
             manifest = json.loads(self._manifest)
-            schema, expected = manifest["schema"], manifest["files"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            schema, expected = manifest["schema"], dict(manifest["files"].items())
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._refused(f"its {MANIFEST} can't be read") from None
         if schema != SCHEMA:
             raise self._refused(f"it was made by another localrun ({manifest.get('localrun')})")
@@ -217,14 +238,18 @@ def _checked(source: str, building: RunFolder) -> Record:
             if isinstance(value, property) and field not in ("config", "submitted_config"):
                 getattr(run, field)
         for field, usual in records.new(uid="", name="", run_type="").items():
-            if isinstance(usual, list | dict) and type(record.get(field, usual)) is not type(usual):
+            if isinstance(usual, list | dict) and type(record[field]) is not type(usual):
                 raise TypeError(f"its {field} is none")
-        compare.differences(run.provenance, run.provenance)
-        ranks = (record.get("failed_rank"), run.nproc_per_node, record["first_resumption"])
-        if not all(rank is None or type(rank) is int for rank in ranks):
-            raise TypeError("a rank is no number")
-    except (LocalrunError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise RunConfigError(f"{source} was not imported: its record is none of an ended run ({error})") from None
+        wrong = misfit(record, RECORD) or misfit(run.provenance, PROVENANCE)
+        if wrong is not None:
+            raise TypeError(f"its {wrong} is none")
+        if not all(map(artifacts.is_one, [*run.upstream_artifacts, *run.downstream_artifacts])):
+            raise TypeError("an artifact is none")
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it may be wrong in any way
+        why = " ".join(str(error).split())[:_MOST_TOLD]
+        raise RunConfigError(f"{source} was not imported: its record is none of an ended run ({why})") from None
     return record
 
 
