@@ -12,7 +12,6 @@ from localrun.cli import output
 from localrun.cli.arguments import one_run
 from localrun.cli.lines import print_line
 from localrun.engine import processes
-from localrun.engine.queue import Queue
 from localrun.engine.scheduling.placement import GpuNeed
 from localrun.engine.supervision import conclusion
 from localrun.errors import RunConfigError
@@ -90,7 +89,7 @@ def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
     yield "ran", output.duration(run.cumulative_running_time) if record["resumptions"] else None
     yield "resumptions", run.resumption_count
     yield "supervisor", _supervisor(run, record)
-    yield "dispatcher", _dispatcher(record)
+    yield "dispatcher", _dispatcher(run)
 
 
 def _code(run: Run) -> str | None:
@@ -156,9 +155,9 @@ def _supervisor(run: Run, record: Record) -> str | None:
     return f"pid {known['pid']}, {'alive' if alive else 'lost'}"
 
 
-def _dispatcher(record: Record) -> str | None:
+def _dispatcher(run: Run) -> str | None:
     """Who starts what is queued where this run was submitted; there need be none without work."""
-    pid = Queue(record["home"]).dispatcher_pid() if record.get("home") else None
+    pid = run._queue.dispatcher_pid()
     return None if pid is None else f"pid {pid}, alive"
 
 

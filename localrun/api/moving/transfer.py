@@ -28,14 +28,17 @@ def copy_files(run: Run, source: Place, target: Place, record: Record, progress:
     missing = stated.keys() - contents.files.keys()
     if missing:
         raise ResultUnavailableError(f"run {run.name}: {sorted(missing)[0]} is missing: it was not copied")
-    for name, entry in contents.files.items():
-        if name != RECORD:
-            contents = contents.with_file(name, _copy_file(source, target, name, entry, stated.get(name), progress))
+    made = {
+        name: _copy_file(source, target, name, entry, stated.get(name), progress)
+        for name, entry in contents.files.items()
+        if name != RECORD
+    }
     data = _content(source, RECORD)
     as_is = parsed(data)
     if as_is is None or as_is.get("lifecycle") != record["lifecycle"]:
         raise IllegalTransitionError(f"run {run.name} was started again meanwhile: it was not copied")
-    return contents.with_file(RECORD, Entry(len(data), hashlib.sha256(data).hexdigest())), data
+    made[RECORD] = Entry(len(data), hashlib.sha256(data).hexdigest())
+    return contents._replace(files=made), data
 
 
 def _copy_file(
