@@ -307,7 +307,8 @@ class Run(Outcome, Block):
         which may name a folder that came along with it.
         """
         own = Queue(settings.home())
-        queue = Queue(self._record.get("home") or own.home)
+        home = self._record.get("home")
+        queue = Queue(home) if isinstance(home, str) and home else own
         return queue if queue.home == own.home or (queue.is_ours() and self.is_trusted) else own
 
     def __repr__(self) -> str:

@@ -285,6 +285,16 @@ def test_a_manifest_that_names_what_is_outside_is_refused(memory: Where, name: s
             memory.load()
 
 
+@pytest.mark.parametrize("odd", [{"name": "two\nlines"}, {"name": "../outside"}, {"name": 3}, {"uid": "../x"}], ids=str)
+def test_what_lists_could_not_show_is_not_copied(home: Home, tmp_path: Path, odd: dict[str, Any]) -> None:
+    run = execute("run", "true")
+    record = home.record("run") | odd
+    Path(run.path, "config.json").write_text(json.dumps(record))
+    with pytest.raises(NotARunError, match="not the record of a run"):
+        localrun.run(path=run.path).to("here", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_copy_is_verified_where_it_is(place: Where) -> None:
     run = work.run(1, run_name="run").wait()
     place.to(run)
@@ -449,6 +459,12 @@ def test_the_default_place(sftp: Where, home: Home, monkeypatch: pytest.MonkeyPa
 def test_a_place_that_can_not_be_is_refused(home: Home, system: Any, path: str, message: str) -> None:
     with pytest.raises(RunConfigError, match=message):
         localrun.run(path=path, system=system)
+
+
+def test_a_data_config_that_is_none_is_refused(home: Home) -> None:
+    for strange in (3, "key=x", ["key"]):
+        with pytest.raises(RunConfigError, match="data_config: must be a mapping"):
+            localrun.run(path="memory://x", data_config=strange)  # type: ignore[arg-type]
 
 
 def test_a_missing_run_or_server_is_told(remote: Where, home: Home) -> None:

@@ -46,11 +46,17 @@ def copy(
     overwrite: bool,
 ) -> Run:
     """Copy a run that has ended to a place, and return it as it is there; see `Run.to`."""
+    from localrun.model.request import validate_name
+
     record = run.refresh()._record
     source, target = run._place(), places.find(system, path, data_config, run.name)
     _refuse_itself(source, target)
     if not transfer.UID.fullmatch(str(record["uid"])):
         raise NotARunError(f"{source.url} is not the record of a run: its uid is {record['uid']!r}")
+    try:
+        validate_name(record["name"])  # lists print it as it is
+    except RunConfigError as error:
+        raise NotARunError(f"{source.url} is not the record of a run: {error}") from None
     if not run.status.is_terminal():
         raise IllegalTransitionError(f"run {run.name} is {run.status}: it can be copied when it has ended")
     try:

@@ -40,6 +40,8 @@ def find(
         RunConfigError: there is no such system, the path contradicts it, or is needed.
     """
     protocol, path = _system_of(system, path)
+    if not isinstance(data_config, Mapping | None):
+        raise RunConfigError("data_config: must be a mapping, of what the file system takes")
     options = dict(data_config or {})
     if protocol in _HERE:
         return LocalPlace(_local(path, name))
