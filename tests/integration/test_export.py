@@ -19,6 +19,7 @@ from repositories import commit, git, repository
 from support import Home, execute, kill, record_of, start_python, submit, wait_until
 
 import localrun
+from localrun.api.provenance.export import _Export
 from localrun.api.provenance.replay import differences_here, replay
 from localrun.errors import (
     IllegalTransitionError,
@@ -304,6 +305,27 @@ class TestTrust:
             replay(back)
         assert not told.exists()
         assert differences_here(back, trust=True)[0].field == "diff data.txt" and told.exists()
+
+    @pytest.mark.parametrize("swapped", ["checkpoints/state", "checkpoints"])
+    def test_a_link_that_is_made_meanwhile_is_not_followed(
+        self, root: Path, home: Home, monkeypatch: pytest.MonkeyPatch, swapped: str
+    ) -> None:
+        run = execute("run", "echo x > $LOCALRUN_CHECKPOINT_DIR/state")
+        (home.place / "secret").mkdir()
+        (home.place / "secret" / "state").write_text("ours")
+        look = _Export._about
+
+        def swap(export: _Export, path: str) -> os.stat_result | None:
+            seen = look(export, path)
+            if path == "checkpoints/state":  # somebody else's folder, say, who does it at this moment
+                shutil.move(f"{run.path}/{swapped}", home.place / "was")
+                os.symlink(f"{home.place}/secret{swapped.removeprefix('checkpoints')}", f"{run.path}/{swapped}")
+            return seen
+
+        monkeypatch.setattr(_Export, "_about", swap)
+        with pytest.raises(SystemFailureError, match="leads out of the run's folder"):
+            localrun.export_run(run)
+        assert not list(root.glob("*.gz"))
 
     def test_no_code_of_ours_is_exported_for_it(self, root: Path, home: Home) -> None:
         """It names a repository, and not only by a commit: by HEAD, say."""

@@ -10,6 +10,7 @@ It has plain files and folders alone, and everything the run folder says: output
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from localrun import __version__, files
+from localrun.api.moving.local import LocalPlace
+from localrun.api.moving.manifest import is_inside
 from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
@@ -146,9 +149,17 @@ class _Export:
             info.type = tarfile.DIRTYPE
             tar.addfile(info)
             return
-        with open(f"{self._folder.path}/{path}", "rb") as file:
+        with self._reading(path) as file:
             size = os.fstat(file.fileno()).st_size
             self._add(tar, path, about.st_mode, size, file, about.st_mtime)
+
+    def _reading(self, path: str) -> BinaryIO:
+        """A file of the run folder: none to which others, whose folder it may be, have made a link since `_about`."""
+        root = os.path.realpath(self._folder.path)
+        inside = os.path.relpath(os.path.realpath(f"{root}/{path}"), root)
+        if not is_inside(inside):
+            raise OSError(errno.ELOOP, "leads out of the run's folder", path)
+        return LocalPlace(root).reading(inside)
 
     def _add_code(self, tar: tarfile.TarFile) -> dict[str, Any] | None:
         """Add the code of a run whose function doesn't bring it along; what became of that."""
