@@ -68,6 +68,7 @@ def test_active_runs_end_with_their_true_exit_codes(home: Home) -> None:
         "get_run",
         "wait",
         "get_runs",
+        "get_runs of others",
         "submit",
         "another's",
     ],
@@ -84,6 +85,8 @@ def test_queued_runs_start_when_anything_touches_localrun(home: Home, touch: str
             localrun.get_run("waiting")
         elif touch == "get_runs":
             localrun.get_runs()
+        elif touch == "get_runs of others":
+            assert [run.name for run in localrun.get_runs(statuses=["FAILED"])] == ["blocker"]
         elif touch == "submit":
             submit("another", "true")
         elif touch == "another's":

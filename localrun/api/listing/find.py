@@ -44,8 +44,7 @@ def page(
         if run in selection:
             chosen.append(run)
     chosen = [run.refresh() if run.run_type == CONTEXT and run.status.is_active() else run for run in chosen]
-    if any(not run.status.is_terminal() for run in chosen):
-        submission.ensure_progress(Queue(settings.home()))
+    submission.ensure_progress(Queue(settings.home()))  # whichever were asked for: others may be waiting
     chosen.sort(key=place, reverse=True)
     behind = functools.partial(_page_behind, selection, asked, limit, place(chosen[-1]) if chosen else beyond)
     return PaginatedObjectList(chosen, Run, behind)

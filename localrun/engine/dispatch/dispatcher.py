@@ -22,6 +22,7 @@ from localrun.engine.dispatch import capacity, dependencies, interrupted, servic
 from localrun.engine.dispatch.backlog import Backlog
 from localrun.engine.dispatch.dependencies import Verdict
 from localrun.engine.dispatch.roster import Roster
+from localrun.engine.launchers import load_container_launcher
 from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue
 from localrun.engine.scheduling import plan as scheduling
 from localrun.engine.scheduling import room
@@ -302,6 +303,8 @@ class Dispatcher:
             lock.release()  # stopped while it waited
             return
         self._roster.add(ticket, tuple(gpu.uuid for gpu in gpus))
+        if ticket.is_container:
+            load_container_launcher()
         self._fork(ticket, lock, gpus=gpus)
 
     def _take(self, ticket: Ticket) -> files.ByteLock | None:

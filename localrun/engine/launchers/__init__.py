@@ -25,6 +25,11 @@ def launcher_of(record: Mapping[str, Any], folder: RunFolder, leases: Sequence[i
     return PreparedLauncher(record, folder, leases)
 
 
+def load_container_launcher() -> None:
+    """Have it loaded in this process, once, for all supervisors that are forked from it."""
+    import localrun.engine.launchers.container  # noqa: F401
+
+
 def lost_launcher_of(record: Mapping[str, Any], folder: RunFolder, dispatcher: int) -> ProcessLauncher:
     """The launcher of a run whose supervisor was lost: to find and end what is left of it. ``dispatcher`` is a pid."""
     if not record["request"].get("image"):

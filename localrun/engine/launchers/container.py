@@ -36,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LOOK_S = 0.002
+_LOOK_S = 0.001
 _LAST_SIGNAL = 64
 _AT_WORK = ("running", "paused", "restarting")
 _LONGEST_LINE = 30_000

@@ -57,6 +57,7 @@ class Ticket(NamedTuple):
     max_duration: float | None = None  # hours
     stop_grace: float = 0.0
     after: tuple[Dependency, ...] = ()
+    is_container: bool = False
 
     @property
     def rank(self) -> int:
@@ -80,10 +81,11 @@ class Ticket(NamedTuple):
     def encode(self) -> bytes:
         """The ticket as the content of a file of its own, in the record's shape."""
         submission = {**self.submission(), "not_before": self.not_before, "first_started": self.first_started}
+        scheduling = {name: getattr(self, name) for name in SCHEDULING}
         fields = {
             "uid": self.uid,
             "name": self.run,
-            "request": self.need._asdict() | self.gpus.request() | {name: getattr(self, name) for name in SCHEDULING},
+            "request": self.need._asdict() | self.gpus.request() | scheduling | {"image": self.is_container},
             "dependencies": [each._asdict() for each in self.after],
             "submission": submission,
         }
@@ -100,6 +102,7 @@ class Ticket(NamedTuple):
             need=Need(request["cpus"], request["memory"]),
             gpus=GpuNeed.of(request),
             after=tuple(Dependency(**each) for each in fields.get("dependencies", ())),
+            is_container=bool(request.get("image")),
             **{name: request[name] for name in SCHEDULING if name in request},
             **fields["submission"],
         )
