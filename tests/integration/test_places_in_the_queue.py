@@ -51,8 +51,7 @@ def test_a_change_while_it_runs_counts_for_its_next_attempt(home: Home) -> None:
     run = submit("run", "test $RESUMPTION_INDEX = 1 || { sleep 1; exit 1; }", cpus=CPUS, priority="low", max_retries=1)
     localrun.wait_for_run_status(run, "RUNNING")
     localrun.update_run(run, priority="high", max_duration=1)
-    wait_until(lambda: home.status("run") == "QUEUED")
-    [ticket] = home.tickets("waiting")
+    [ticket] = wait_until(lambda: home.status("run") == "QUEUED" and home.tickets("waiting"))
     assert ticket.startswith("0-")
     assert execute("other", "true").status is RunStatus.COMPLETED
     assert run.wait(30).status is RunStatus.COMPLETED
