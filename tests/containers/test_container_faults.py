@@ -155,38 +155,42 @@ class TestNotToBeEndedBySignals:
         wait_until(lambda: not home.tickets())
 
 
-def test_runs_that_are_deleted_as_their_containers_are_cleared(
-    engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    does = f"if [[ -e {place}/down && $1 =~ ^(ps|rm)$ ]]; then touch {place}/asked; exit 1; fi"
-    monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
-    (place / "down").touch()
-    runs = [submit(f"run-{number}", "true", image=BASH) for number in range(12)]
-    for run in runs:
-        run.wait(TEST_S)
-    while runs:
-        (place / "asked").unlink(missing_ok=True)
-        wait_until(lambda: (place / "asked").exists())
-        for _ in range(4):
-            time.sleep(random.random() * 0.02)
-            runs.pop().delete()
-    (place / "down").unlink()
-    wait_until(lambda: not engine.containers(), TEST_S)
-    wait_until(lambda: not home.tickets(), TEST_S)
+class TestTheEngineDoesNotAnswer:
+    """It runs containers, and neither lists nor removes any until it is up again."""
 
+    @pytest.fixture
+    def asked(self, engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A file that grows with each time it is asked."""
+        asked = place / "asked"
+        does = f"if [[ -e {place}/down && $1 =~ ^(ps|rm)$ ]]; then echo >>{asked}; exit 1; fi"
+        monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
+        (place / "down").touch()
+        return asked
 
-def test_an_engine_that_stays_away_is_asked_ever_less_often(
-    engine: Engine, home: Home, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    does = f"if [[ -e {place}/down && $1 =~ ^(ps|rm)$ ]]; then echo >>{place}/asked; exit 1; fi"
-    monkeypatch.setenv("LOCALRUN_CONTAINER_ENGINE", engine_that(place, engine, does))
-    (place / "down").touch()
-    submit("run", "true", image=BASH).wait(TEST_S)
-    time.sleep(5)
-    assert len((place / "asked").read_text()) < 12
-    (place / "down").unlink()
-    wait_until(lambda: not engine.containers(), TEST_S)
-    wait_until(lambda: not home.tickets(), TEST_S)
+    def check_up_again(self, engine: Engine, home: Home, place: Path) -> None:
+        (place / "down").unlink()
+        wait_until(lambda: not engine.containers(), TEST_S)
+        wait_until(lambda: not home.tickets(), TEST_S)
+
+    def test_runs_that_are_deleted_as_they_are_cleared(
+        self, engine: Engine, home: Home, place: Path, asked: Path
+    ) -> None:
+        runs = [submit(f"run-{number}", "true", image=BASH) for number in range(12)]
+        for run in runs:
+            run.wait(TEST_S)
+        while runs:
+            asked.unlink(missing_ok=True)
+            wait_until(asked.exists)
+            for _ in range(4):
+                time.sleep(random.random() * 0.02)
+                runs.pop().delete()
+        self.check_up_again(engine, home, place)
+
+    def test_it_is_asked_ever_less_often(self, engine: Engine, home: Home, place: Path, asked: Path) -> None:
+        submit("run", "true", image=BASH).wait(TEST_S)
+        time.sleep(5)
+        assert len(asked.read_text()) < 12
+        self.check_up_again(engine, home, place)
 
 
 class TestTheEngineIsKilled:

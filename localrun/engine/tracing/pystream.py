@@ -50,6 +50,14 @@ def make(python: Any, fd: int, log: Log) -> PythonStream:
     return PlainStream(python, log) if _fileno(python) == fd else OtherStream(python, log)
 
 
+def flush(*streams: Any) -> None:
+    """Write out what these hold back, each once."""
+    for stream in {id(each): each for each in streams}.values():
+        # Closed, a full disk, none, an object of the user's without one: who writes next is told.
+        with suppress(Exception):
+            stream.flush()
+
+
 class PythonStream:
     """One that isn't there or can't be taken over: the log has of it what reaches the descriptor."""
 
@@ -148,10 +156,7 @@ class OtherStream(_Patched):
 
     def _flush(self) -> None:
         """Have out what the object holds back, or what the interpreter's own stream does that it passes on to."""
-        streams: tuple[Any, ...] = self._python, sys.__stdout__, sys.__stderr__
-        for stream in streams:
-            with suppress(Exception):  # not everything that print takes has a flush, or one that works
-                stream.flush()
+        flush(self._python, sys.__stdout__, sys.__stderr__)
 
     def _add(self, text: str) -> None:
         thread = threading.get_ident()

@@ -24,12 +24,7 @@ _CHUNK = 1 << 16
 
 def flush() -> None:
     """Write out what Python's and C's buffers hold for the standard streams."""
-    for stream in {id(each): each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}.values():
-        try:
-            if stream is not None:
-                stream.flush()
-        except Exception:  # noqa: BLE001 - closed, a full disk, an object of the user's: who writes next is told
-            pass
+    pystream.flush(sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     _libc.fflush(None)
 
 
