@@ -26,7 +26,7 @@ from localrun.engine.supervision.logclock import LogClock
 from localrun.engine.supervision.outcome import Cause, Ending
 from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.engine.supervision.telemetry import Telemetry
-from localrun.engine.supervision.writing import RETRY_S, Writing, unwritable
+from localrun.engine.supervision.writing import Writing, unwritable
 from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError, SystemFailureError
 from localrun.model import record as records
@@ -237,19 +237,19 @@ class Supervisor:
     def _enter_running(self, record: Record) -> None:
         """Have it in the record that this attempt runs, and as which processes; look after their logs."""
         resumption = records.resumption_index(record)
-        at_work = self._attempt.ranks.items()
+        at, at_work = records.now(), self._attempt.ranks.items()
         started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in at_work]
 
         def change(record: Record) -> None:
-            if records.status(record) is not RunStatus.RUNNING:
-                records.advance(record, RunStatus.RUNNING)
+            if records.status(record) is RunStatus.STARTING:
+                records.advance(record, RunStatus.RUNNING, at=at)
             record["ranks"] = started
 
         self._watch_logs(resumption)
         if self._telemetry is None:
             uuids = [gpu.uuid for gpu in self._held.gpus]
             self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids, self._launcher.alive)
-        self._record.note_sometime(change)
+        self._record.note_soon(change)
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
@@ -291,9 +291,8 @@ class Supervisor:
         """Sleep until a signal, a log's growth or the timeout."""
         poll = select.poll()
         poll.register(self._news, select.POLLIN)
-        timeouts = [_LOOK_S] if timeout is None else [min(max(timeout, 0.0), _LOOK_S)]
-        if self._record.is_behind:
-            timeouts.append(RETRY_S)
+        timeouts = [_LOOK_S if timeout is None else min(max(timeout, 0.0), _LOOK_S)]
+        timeouts.append(self._record.due(time.monotonic()))
         due = self._clock.due(time.monotonic())
         if self._clock.fd is not None and due <= 0:
             poll.register(self._clock.fd, select.POLLIN)

@@ -10,7 +10,9 @@ from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 
-RETRY_S = 1.0
+_RETRY_S = 1.0
+# What is over sooner than this has its start written together with its end.
+_BRIEF_S = 0.005
 
 
 class Writing:
@@ -21,31 +23,45 @@ class Writing:
         self._run = run
         self._log = log
         self._unwritten: Callable[[Record], None] | None = None
+        self._due = 0.0
 
-    @property
-    def is_behind(self) -> bool:
-        """True while a step is to be written that the disk refused."""
-        return self._unwritten is not None
+    def due(self, now: float) -> float:
+        """Seconds until `catch_up` has something to write."""
+        return float("inf") if self._unwritten is None else max(0.0, self._due - now)
 
     def note(self, change: Callable[[Record], None]) -> bool:
         """Write a step on the way into the record; False if the disk refuses now. The run doesn't wait for it."""
         try:
-            records.update(self._folder, change)
+            records.update(self._folder, self._after_the_unwritten(change))
         except OSError as error:
             self._log(f"run {self._run}: {unwritable(self._folder, error)}")
             return False
         except LocalrunError as error:
             self._log(f"run {self._run}: its record can't be written: {error}")
+        self._unwritten = None
         return True
 
-    def note_sometime(self, change: Callable[[Record], None]) -> None:
-        """Write a step now or, where the disk refuses, when `catch_up` finds that it doesn't."""
-        self._unwritten = None if self.note(change) else change
+    def note_soon(self, change: Callable[[Record], None]) -> None:
+        """Have a step written with the next one, or when `catch_up` finds that none comes soon."""
+        self._unwritten = self._after_the_unwritten(change)
+        self._due = time.monotonic() + _BRIEF_S
 
     def catch_up(self) -> None:
-        """Write the step that could not be."""
-        if self._unwritten is not None and self.note(self._unwritten):
-            self._unwritten = None
+        """Write the step that is due; where the disk refuses, again later."""
+        now = time.monotonic()
+        if self.due(now) == 0 and not self.note(lambda record: None):
+            self._due = now + _RETRY_S
+
+    def _after_the_unwritten(self, change: Callable[[Record], None]) -> Callable[[Record], None]:
+        before = self._unwritten
+        if before is None:
+            return change
+
+        def both(record: Record) -> None:
+            before(record)
+            change(record)
+
+        return both
 
     def end(self, change: Callable[[Record], None], when_refused: Callable[[], None]) -> Record | None:
         """Write the end, again and again while the disk refuses; None if the run or its record is gone.
@@ -55,7 +71,9 @@ class Writing:
         told = False
         while True:
             try:
-                return records.update(self._folder, change, sync=True)
+                record = records.update(self._folder, self._after_the_unwritten(change), sync=True)
+                self._unwritten = None
+                return record
             except LocalrunError as error:
                 self._log(f"run {self._run}: its record can't be written: {error}")
                 return None
@@ -64,7 +82,7 @@ class Writing:
                     self._log(f"run {self._run}: {unwritable(self._folder, error)}; trying until it can be")
                     when_refused()
                     told = True
-            time.sleep(RETRY_S)
+            time.sleep(_RETRY_S)
 
 
 def unwritable(folder: RunFolder, error: OSError) -> str:
