@@ -7,6 +7,7 @@ under /proc are read directly: this is the inside of stopping a run, where each 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +51,7 @@ def become_subreaper() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+@functools.cache
 def boot_id() -> str:
     """The kernel's name for the time since the machine was booted."""
     return files.read("/proc/sys/kernel/random/boot_id").decode().strip()

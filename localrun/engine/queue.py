@@ -57,6 +57,7 @@ class Queue:
         self.dispatcher_lock = f"{self.root}/dispatcher.lock"
         self.wake_fifo = f"{self.root}/wake"
         self.log = f"{self.home}/dispatcher.log"
+        self._environment: tuple[str, dict[str, Any]] | None = None  # the last one that was asked for
 
     def prepare(self) -> None:
         """Make the queue's folders, for this user alone.
@@ -248,16 +249,18 @@ class Queue:
         Raises:
             SystemFailureError: it is gone or damaged.
         """
-        try:
-            context: dict[str, Any] = files.read_json(f"{self.root}/environments/{key}")
-        except (OSError, ValueError):
-            raise SystemFailureError(
-                "the environment kept from the run's submission is gone: submit it again"
-            ) from None
-        return context
+        if self._environment is None or self._environment[0] != key:
+            try:
+                self._environment = key, files.read_json(f"{self.root}/environments/{key}")
+            except (OSError, ValueError):
+                raise SystemFailureError(
+                    "the environment kept from the run's submission is gone: submit it again"
+                ) from None
+        return dict(self._environment[1])
 
     def forget_environments(self) -> None:
         """Remove all kept environments. The caller holds the queue lock and has seen that the queue is quiet."""
+        self._environment = None
         for name in os.listdir(f"{self.root}/environments"):
             files.remove(f"{self.root}/environments/{name}")
 

@@ -216,7 +216,7 @@ class _Submission:
         with journal.Change(building.path):
             os.mkdir(building.path, 0o700)
         os.mkdir(building.checkpoints, 0o700)
-        self._unsynced.append(files.create(building.lock, b""))
+        os.close(files.create(building.lock, b""))
         for name, content in contents.items():
             data = content if isinstance(content, bytes) else content()
             if not alike.link(f"{building.path}/{name}", data):
@@ -281,7 +281,7 @@ class _Submission:
         """Let the run start, and meanwhile make it survive a power cut: it is promised when the submission returns.
 
         The ticket, which is the record, comes last: file systems log changes in order, so what is logged with it
-        includes the renames before it.
+        includes all that was made and renamed before it. Only what files contain is written apart from that.
         """
         try:
             announce(self._queue, self.ticket.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from localrun import files
 
@@ -91,12 +91,16 @@ def secrets(home: str, request: Mapping[str, Any]) -> dict[str, str]:
 def start_in(surroundings: Mapping[str, Any], spawn: Callable[[], int]) -> int:
     """Start a process by ``spawn`` in other surroundings than this process's own; returns its pid."""
     cpus, limits = os.sched_getaffinity(0), _limits()
+    taken_on = [
+        [hard if _exceeds(soft, hard) else soft, hard]
+        for (soft, _), (_, hard) in zip(surroundings["limits"], limits, strict=False)
+    ]
     os.umask(surroundings["umask"])
     try:
-        _take_on(surroundings["cpus"], surroundings["limits"], limits)
+        _take_on(surroundings["cpus"], taken_on, limits)
         pid = spawn()
     finally:
-        _take_on(cpus, limits, limits)
+        _take_on(cpus, limits, taken_on)
         os.umask(0o077)
     _grant(pid, surroundings, limits)
     return pid
@@ -106,17 +110,16 @@ def _limits() -> list[list[int]]:
     return [list(resource.getrlimit(number)) for number in _LIMITS]
 
 
-def _take_on(cpus: Any, limits: list[list[int]], ours: list[list[int]]) -> None:
+def _take_on(cpus: Iterable[int], limits: list[list[int]], instead_of: list[list[int]]) -> None:
     """Inherited by what is started next: the CPUs, and the soft limits as far as our hard ones go."""
     if os.sched_getaffinity(0) != set(cpus):
         try:
             os.sched_setaffinity(0, cpus)
         except OSError:
             pass  # these CPUs are gone
-    for number, (soft, _), (_, hard) in zip(_LIMITS, limits, ours, strict=False):
-        wanted = hard if _exceeds(soft, hard) else soft
-        if resource.getrlimit(number)[0] != wanted:
-            resource.setrlimit(number, (wanted, hard))
+    for number, (soft, hard), (before, _) in zip(_LIMITS, limits, instead_of, strict=False):
+        if soft != before:
+            resource.setrlimit(number, (soft, hard))
 
 
 def _grant(pid: int, surroundings: Mapping[str, Any], ours: list[list[int]]) -> None:

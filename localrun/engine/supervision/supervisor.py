@@ -52,13 +52,17 @@ class _ConnectedError(Exception):
 
 
 class Supervisor:
-    """Looks after one run. ``pipe`` is where this process's signals appear; ``log`` reaches the dispatcher's log."""
+    """Looks after one run. ``me`` is this process as records have it, ``pipe`` where its signals appear.
+
+    ``log`` reaches the dispatcher's log.
+    """
 
     def __init__(
         self,
         queue: Queue,
         ticket: Ticket,
         gpus: Sequence[Gpu],
+        me: Mapping[str, Any],
         pipe: int,
         clock: LogClock,
         log: Callable[[str], None],
@@ -68,8 +72,9 @@ class Supervisor:
         self._held = Holdings(gpus, run=ticket.run, uid=ticket.uid, log=log)
         self._log = log
         self._folder = RunFolder(ticket.folder)
+        self._me = me
         self._news = pipe
-        self._signals: set[int] = {NEWS}
+        self._signals: set[int] = set()
         self._seen: tuple[int, int] | None = None  # which record, for all that is known, has been read
         self._record = Writing(self._folder, ticket.run, log)
         self._attempt = Attempt(self._folder)
@@ -148,9 +153,7 @@ class Supervisor:
             if record["uid"] != self._ticket.uid:
                 raise IllegalTransitionError(f"{self._folder.path} holds another run by now")
             records.advance(record, RunStatus.STARTING)
-            record["supervisor"] = {
-                "pid": os.getpid(), "start": processes.start_time(os.getpid()), "boot_id": processes.boot_id(),
-            }  # fmt: skip
+            record["supervisor"] = self._me
             record["ranks"] = []
             record["gpus"], record["driver"] = self._held.in_record(), self._held.driver
             # A run that is one process without GPUs has nobody to meet.
@@ -421,10 +424,12 @@ def supervise(
     once that is gone, this run is the last one, because a dispatcher inherits what the processes of a lost supervisor
     leave, and the next is no parent.
     """
+    pid = os.getpid()
+    me = {"pid": pid, "start": processes.start_time(pid), "boot_id": processes.boot_id()}
     pipe = signals.pipe()
     processes.become_subreaper()
     clock = LogClock(Watch())
-    supervisor = Supervisor(queue, ticket, gpus, pipe, clock, log)
+    supervisor = Supervisor(queue, ticket, gpus, me, pipe, clock, log)
     supervisor.recover(dispatcher) if recover else supervisor.run()
     while supervisor.is_cleared:
         successor = queue.leave(ticket, claim_next=os.getppid() == dispatcher)
@@ -432,6 +437,6 @@ def supervise(
             return
         lock.release()
         ticket, lock = successor
-        supervisor = Supervisor(queue, ticket, (), pipe, clock, log)
+        supervisor = Supervisor(queue, ticket, (), me, pipe, clock, log)
         supervisor.run()
     queue.set_aside(ticket)  # for another to clear: the dispatcher sees to that as long as there is a ticket
