@@ -33,12 +33,18 @@ def of_file(path: str, *, large: bool = False) -> tuple[int, str | None]:
     Raises:
         OSError: it can't be read, or is no regular file.
     """
+    there, digest = look(path, large=large)
+    return there.st_size, digest
+
+
+def look(path: str, *, large: bool = False) -> tuple[os.stat_result, str | None]:
+    """The same, with all that is known of the file whose digest it is."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         there = os.fstat(fd)
         if not stat.S_ISREG(there.st_mode):
             raise OSError(f"{path} is no regular file")
-        return there.st_size, of_open(fd, there, large=large)
+        return there, of_open(fd, there, large=large)
     finally:
         os.close(fd)
 

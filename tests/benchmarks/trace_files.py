@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rounds import interleaved, report
 
-from localrun.engine.tracing import audit
+from localrun.engine.tracing.files import audit
 from localrun.model.folder import RunFolder
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from support import Home, find_processes, kill, run_python, wait_until
 
-from localrun.engine.tracing import audit
+from localrun.engine.tracing.files import audit
 from localrun.errors import RunConfigError
 from localrun.model import artifacts
 from localrun.model.folder import RunFolder
@@ -244,10 +246,31 @@ def test_a_witness_that_is_killed_is_told_of(home: Home, project: Path) -> None:
     assert noted("downstream")["0.more"] == known("x")
 
 
+def test_nobody_waits_for_a_witness_that_is_behind(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        for number in range(300):
+            Path(f"{number}.out").write_text("x")
+        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
+        os.kill(process.pid, signal.SIGSTOP)
+        for number in range(5000):  # more than a socket takes
+            Path(f"{number}.out").write_text("y")
+        os.kill(process.pid, signal.SIGCONT)
+    assert noted("downstream") == {f"{number}.out": known("y") for number in range(5000)}
+
+
+def test_an_event_of_that_name_may_be_somebody_elses(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        sys.audit("open")
+        sys.audit("open", "old.txt")
+        Path("old.txt").read_text()
+        sys.audit("open", "a", "b", "c", "d")
+    assert noted("upstream") == {"old.txt": known("old")}
+
+
 def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:
     code = """
         import os, sys
-        from localrun.engine.tracing import audit
+        from localrun.engine.tracing.files import audit
         from localrun.model.folder import RunFolder
         os.chdir(sys.argv[1])
         audit.start(RunFolder(sys.argv[2], "uid"), True)
@@ -265,7 +288,7 @@ def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Pat
 def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:
     code = """
         import os, sys
-        from localrun.engine.tracing import audit
+        from localrun.engine.tracing.files import audit
         from localrun.model.folder import RunFolder
         os.chdir(sys.argv[1])
         watch = audit.start(RunFolder(sys.argv[2], "uid"), True)

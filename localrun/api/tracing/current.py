@@ -30,7 +30,7 @@ def leave(folder: RunFolder) -> None:
 def sync(folder: RunFolder) -> None:
     """Have in the log of a block that is open here what it has written so far; of any other run nothing is done."""
     if str(folder.uid) in _open:
-        from localrun.engine.tracing import capture
+        from localrun.engine.tracing.output import capture
 
         capture.sync(folder)
 

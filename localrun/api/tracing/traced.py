@@ -24,8 +24,9 @@ from localrun.api.tracing import current
 from localrun.engine.queue import Queue
 from localrun.engine.supervision import conclusion
 from localrun.engine.supervision.outcome import Ending
-from localrun.engine.tracing import block, capture
-from localrun.engine.tracing.undisturbed import Undisturbed
+from localrun.engine.tracing import block
+from localrun.engine.tracing.output import capture
+from localrun.engine.tracing.output.undisturbed import Undisturbed
 from localrun.errors import LocalrunError, SystemFailureError
 from localrun.model import record as records
 from localrun.model.config import RunConfig
@@ -36,7 +37,7 @@ from localrun.model.status import CONTEXT, Reason, RunStatus
 
 if TYPE_CHECKING:
     from localrun.api.tracing.block import Block
-    from localrun.engine.tracing.audit import Watch
+    from localrun.engine.tracing.files.audit import Watch
 
 
 class _Entered(NamedTuple):
@@ -112,7 +113,7 @@ def _enter(run: Block) -> None:
 def _watch_files(run: Block) -> Watch | None:
     if run._options.trace_files is False:
         return None
-    from localrun.engine.tracing import audit
+    from localrun.engine.tracing.files import audit
 
     return audit.start(run._folder, run._options.trace_files)
 

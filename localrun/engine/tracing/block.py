@@ -16,7 +16,7 @@ from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
 from localrun.engine.supervision import conclusion
 from localrun.engine.supervision.outcome import Ending
-from localrun.engine.tracing import logslice
+from localrun.engine.tracing.output import logslice
 from localrun.errors import NotARunError, RunExistsError, RunNotFoundError
 from localrun.model import journal
 from localrun.model import record as records

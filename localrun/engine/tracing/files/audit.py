@@ -3,6 +3,9 @@
 An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
 watches. What has been put by is looked at when the watch ends; or, of a program that opens many files, meanwhile and by
 a `witness`, a process that reads and digests on another core and writes into the run's journal itself.
+
+An event is three items of one long list, and no object of its own: a program's thousands would have the garbage
+collector look through all that it has, again and again.
 """
 
 from __future__ import annotations
@@ -16,15 +19,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import settings
-from localrun.engine.tracing import scope, witness
-from localrun.engine.tracing.sightings import MOVED, REMOVED, WENT, Sightings
+from localrun.engine.tracing.files import scope, witness
+from localrun.engine.tracing.files.sightings import MOVED, REMOVED, WENT, Sightings
 from localrun.errors import RunConfigError
 from localrun.model.folder import RunFolder
 
 if TYPE_CHECKING:
-    from localrun.engine.tracing.sightings import Event
+    from localrun.engine.tracing.files.sightings import Item
 
-_MANY = 256  # files: from here on they are not left to the end
+_ITEMS = 3  # of an event
+_MANY = 256 * _ITEMS  # from here on they are not left to the end
 
 _watches: list[Watch] = []
 _is_installed = False
@@ -35,7 +39,7 @@ class Watch:
 
     def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
         self.folder = folder
-        self.pending: list[Event] = []
+        self.pending: list[Item] = []
         self.many = _MANY
         self._scope = files
         self._cwd = os.getcwd()
@@ -124,16 +128,16 @@ def _install() -> None:
 
 def _hook(event: str, args: Any) -> None:
     """Put by what is told. It is called for everything that Python is audited for: every instruction counts."""
-    if not _watches:
-        return
     if event == "open":
         for watch in _watches:
-            watch.pending.append(args)
-            if len(watch.pending) >= watch.many:
+            pending = watch.pending
+            if len(args) == _ITEMS:  # else it is somebody else's event of that name
+                pending.extend(args)
+            if len(pending) >= watch.many:
                 watch.send()
     elif event in _OTHERS:
         for watch in _watches:
-            watch.pending.append(_OTHERS[event](*args))
+            watch.pending.extend(_OTHERS[event](*args))
 
 
 _OTHERS = {

@@ -16,14 +16,14 @@ from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from typing import Any, TypeAlias
 
-    from localrun.engine.tracing.scope import Scope
+    from localrun.engine.tracing.files.scope import Scope
     from localrun.model.folder import RunFolder
 
-    # As the audit events have them: a path, its mode, its flags; or what else was done, and to which paths.
-    Event: TypeAlias = "tuple[Any, Any, Any]"
+    # Three are an event, as it is audited: a path, its mode, its flags; or what else was done, and to which paths.
+    Item: TypeAlias = "str | bytes | int | os.PathLike[str] | None"
 
 MOVED, REMOVED, WENT = "moved", "removed", "went"
 
@@ -57,22 +57,22 @@ class Sightings:
         self._new: list[str] = []  # of those made, the last ones: the program may be at them still
         self._removed: set[str] = set()
         self._entries: list[tuple[str, dict[str, Any]]] = []
-        self._real: dict[str, str] = {}
+        self._folders: dict[str, tuple[str, bool]] = {}  # by path: the real one, and whether files in it count
         self._now = ""
 
-    def take(self, events: Iterable[Event]) -> None:
+    def take(self, events: Sequence[Item]) -> None:
         """Look at what the program opened, in this order; also, if they are small, at what it had made before."""
         made, self._new, self._now = self._new, [], records.now()
-        for name, mode, flags in events:
+        for name, mode, flags in zip(events[::3], events[1::3], events[2::3], strict=True):
             if isinstance(flags, int):
                 self._opened(name, flags)
             elif name == WENT:
                 self._cwd = self._after(mode)
             else:
-                self._gone(name, self._path(mode), self._path(flags))
+                self._gone(name == REMOVED, self._path(mode), self._path(flags))
         for path in made:
             if path in self._made:  # it may have been moved
-                self._made[path] = self._look(path, digests.SMALL)
+                self._made[path] = self._look(path)
         if len(self._entries) >= _BATCH:
             self._write()
 
@@ -99,7 +99,7 @@ class Sightings:
             return
         writes = flags & (os.O_WRONLY | os.O_RDWR)
         if path not in self._made and path not in self._read and not (writes and flags & _MADE_NEW):
-            self._read[path] = seen = self._look(path, digests.SMALL)
+            self._read[path] = seen = self._look(path)
             if seen is not None and seen.there.st_mtime_ns < self._since:
                 self._entries.append((UPSTREAM, seen.artifact))
             elif writes:
@@ -110,8 +110,8 @@ class Sightings:
             self._made[path] = None
             self._new.append(path)
 
-    def _gone(self, what: str, path: str | None, to: str | None) -> None:
-        if path is not None and what == REMOVED:
+    def _gone(self, is_removed: bool, path: str | None, to: str | None) -> None:
+        if path is not None and is_removed:
             self._removed.add(path)
         elif path is not None and to is not None:
             self._made[to] = self._made.pop(path, None)
@@ -122,6 +122,8 @@ class Sightings:
             name = os.fsdecode(name)
         if not isinstance(name, str) or not name:
             return None
+        if name[0] == "/" and "//" not in name and "/." not in name and name[-1] != "/":
+            return name  # as nearly all are
         return os.path.normpath(name if name[0] == "/" else f"{self._cwd}/{name}")
 
     def _after(self, name: Any) -> str:
@@ -131,55 +133,59 @@ class Sightings:
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _look(self, path: str, most: int | None) -> _Seen | None:
-        """A file as it is, with its digest if it is no larger than so; None if it is none, or none that counts."""
+    def _look(self, path: str, *, large: bool = False) -> _Seen | None:
+        """A file as it is; None if it is none, or none that counts. A large one's digest may cost much."""
+        real, counts, there = self._find(path)
+        if there is None or not counts or not stat.S_ISREG(there.st_mode):
+            return None
         try:
-            real, there = self._find(path)
-            if there is None or not stat.S_ISREG(there.st_mode) or not self._counts(path, real):
-                return None
-            digest = None
-            if most is None or there.st_size <= most or digests.known(there):
-                _, digest = digests.of_file(real, large=most is None)
+            there, digest = digests.look(real, large=large)
         except OSError:
-            return None  # not there, or not to be read
+            return None  # not there any more, or not to be read
         return _Seen(there, artifacts.file(real, there.st_size, digest, self._now))
 
     def _conclude(self, path: str, seen: _Seen | None) -> None:
         """Note what was made, as it is at the end."""
-        real, there = self._find(path)
+        real, _, there = self._find(path)
         if there is None:
             return self._note_gone(DOWNSTREAM, path)
         if there.st_ctime_ns < self._since:
             return None  # opened to be changed, and left as it was
         if seen is None or seen.artifact["digest"] is None or not digests.is_same(seen.there, there):
-            seen = self._look(path, None)
+            seen = self._look(path, large=True)
         if seen is not None:
             self._entries.append((DOWNSTREAM, seen.artifact | {"url": real}))
         return None
 
     def _note_gone(self, direction: str, path: str) -> None:
-        real, _ = self._find(path)
-        if self._counts(path, real) and os.path.isdir(os.path.dirname(real)):
+        real, counts, _ = self._find(path)
+        if counts and os.path.isdir(os.path.dirname(real)):
             self._entries.append((direction, artifacts.file(real, None, None, self._now)))
+
+    def _find(self, path: str) -> tuple[str, bool, os.stat_result | None]:
+        """The path with its links resolved, whether it counts, and what is there.
+
+        What is known of folders is not asked for again.
+        """
+        folder, _, name = path.rpartition("/")
+        known = self._folders.get(folder)
+        if known is None:
+            real = os.path.realpath(folder or "/").rstrip("/")
+            known = self._folders[folder] = real, self._counts(f"{folder}/{name}", f"{real}/{name}")
+        real, counts = f"{known[0]}/{name}", known[1]
+        try:
+            there = os.lstat(real)
+            if stat.S_ISLNK(there.st_mode):
+                real = os.path.realpath(real)
+                counts = self._counts(path, real)
+                there = os.lstat(real)
+        except OSError:
+            return real, counts, None
+        return real, counts, there
 
     def _counts(self, path: str, real: str) -> bool:
         """True if a file is in scope under one of its names, and its real one isn't left out."""
         return real in self._scope or (path in self._scope and not self._scope.leaves_out(real))
-
-    def _find(self, path: str) -> tuple[str, os.stat_result | None]:
-        """The path with its links resolved, and what is there; what is known of folders is not asked for again."""
-        folder, _, name = path.rpartition("/")
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder or "/").rstrip("/")
-        real = f"{self._real[folder]}/{name}"
-        try:
-            there = os.lstat(real)
-            if not stat.S_ISLNK(there.st_mode):
-                return real, there
-            real = os.path.realpath(real)
-            return real, os.lstat(real)
-        except OSError:
-            return real, None
 
     def _write(self) -> None:
         entries, self._entries = self._entries, []

@@ -12,10 +12,10 @@ import os
 import threading
 from contextlib import ExitStack, suppress
 
-from localrun.engine.tracing import logslice
-from localrun.engine.tracing.logslice import Sizes
-from localrun.engine.tracing.showing import Showing
-from localrun.engine.tracing.streams import Stream, Turns, flush
+from localrun.engine.tracing.output import logslice
+from localrun.engine.tracing.output.logslice import Sizes
+from localrun.engine.tracing.output.showing import Showing
+from localrun.engine.tracing.output.streams import Stream, Turns, flush
 from localrun.model.folder import RunFolder
 
 _lock = threading.Lock()

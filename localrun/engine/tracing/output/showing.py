@@ -19,7 +19,7 @@ import time
 from localrun import files
 from localrun.engine import processes
 from localrun.engine.supervision.logclock import LogClock
-from localrun.engine.tracing.streams import Stream, pass_on
+from localrun.engine.tracing.output.streams import Stream, pass_on
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from localrun.model.folder import RunFolder
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from localrun.engine.tracing.showing import main; main()"
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {__name__} import main; main()"
+_ROOT = os.path.abspath(f"{__file__}/../../../../..")
 _OUT_LOG, _ERR_LOG = 3, 4  # in the process that shows; it has the real standard output and error as 1 and 2
 # Keys pressed and terminals closed are the block's affair; whoever shows goes on until that has ended.
 _NOT_OURS = (

@@ -1,7 +1,8 @@
 """A process beside a program that opens many files, which looks at them while the program goes on.
 
 It is told in messages over a socket: a length, and a marshalled value; the first says what for, all others are events.
-When the program closes its end, or is killed, it notes what is left to be noted, answers, and ends.
+When the program closes its end, or is killed, it notes what is left to be noted, answers, and ends. This is the
+program's end of it; what it executes is `looking`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import marshal
 import os
 import socket
-import struct
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from localrun.engine.launchers import surroundings
-from localrun.engine.tracing.scope import Scope
-from localrun.engine.tracing.sightings import Sightings
+from localrun.engine.tracing.files import looking
+from localrun.engine.tracing.files.scope import Scope
 from localrun.model.folder import RunFolder
 
-_LENGTH = struct.Struct("<I")
-_DONE = b"done"
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from localrun.engine.tracing.witness import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {looking.__name__} import main; main()"
+_ROOT = os.path.abspath(f"{__file__}/../../../../..")
 # It is the child of a shell that is gone: whoever waits for all of its children is not to wait for this one.
 _SHELL = '"$@" <&3 3<&- &'
+# So much is kept for it if it is behind, in bytes: some thousand files. For more it is waited for: what is kept is lost
+# with a program that is killed.
+_MOST_UNSENT = 1 << 20
 
 
 class Witness:
@@ -32,24 +33,21 @@ class Witness:
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._is_there = True
+        self._unsent = bytearray()
 
     def tell(self, message: Any) -> bool:
-        """Tell it something; it is waited for if it is behind. False if it was lost."""
+        """Tell it something; what it has no time for now is kept. False if it was lost."""
         data = _marshalled(message)
-        try:
-            # Nobody is to be ended by SIGPIPE for this.
-            view = memoryview(_LENGTH.pack(len(data)) + data)
-            while view and self._is_there:
-                view = view[self._line.send(view, socket.MSG_NOSIGNAL) :]
-        except OSError:
-            self._is_there = False
-        return self._is_there
+        self._unsent += looking.LENGTH.pack(len(data))
+        self._unsent += data
+        return self._send(_MOST_UNSENT)
 
     def end(self) -> bool:
         """Wait until it has noted everything; False if it was lost."""
         try:
+            self._send(0)
             self._line.shutdown(socket.SHUT_WR)
-            return self._line.recv(len(_DONE), socket.MSG_WAITALL) == _DONE
+            return self._line.recv(len(looking.DONE), socket.MSG_WAITALL) == looking.DONE
         except OSError:
             return False
         finally:
@@ -60,6 +58,19 @@ class Witness:
         self._is_there = False
         self._line.close()
 
+    def _send(self, most_left: int) -> bool:
+        """Send what it takes, and wait until no more than so many bytes are left."""
+        try:
+            while self._unsent and self._is_there:
+                # Nobody is to be ended by SIGPIPE for this.
+                wait = 0 if len(self._unsent) > most_left else socket.MSG_DONTWAIT
+                del self._unsent[: self._line.send(self._unsent, socket.MSG_NOSIGNAL | wait)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._is_there = False
+        return self._is_there
+
 
 def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
     """Start one for a run that records these files; where the program was at the first event, and when.
@@ -69,8 +80,7 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
     """
     ours, its = socket.socketpair()
     ours.settimeout(None)
-    root = os.path.abspath(f"{__file__}/../../../..")
-    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, root]
+    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
     actions: list[Any] = [(os.POSIX_SPAWN_DUP2, its.fileno(), 3)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
     found = Witness(ours)
@@ -88,35 +98,15 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
     return found
 
 
-def main() -> None:
-    """Be the process: read what is told to the end, then answer."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    messages = _messages()
-    path, uid, roots, left_out, cwd, since = next(messages)
-    sightings = Sightings(RunFolder(path, uid), Scope(roots, left_out), cwd, since)
-    for events in messages:
-        sightings.take(events)
-    sightings.finish()
-    with socket.socket(fileno=os.dup(0)) as line:
-        line.send(_DONE, socket.MSG_NOSIGNAL)
-
-
-def _messages() -> Iterator[Any]:
-    with open(0, "rb", closefd=False) as line:
-        while len(head := line.read(_LENGTH.size)) == _LENGTH.size:
-            yield marshal.loads(line.read(_LENGTH.unpack(head)[0]))  # noqa: S302 - it is our own parent's
-
-
 def _marshalled(message: Any) -> bytes:
     try:
         return marshal.dumps(message)
     except ValueError:  # a name of a type of the program's own
-        plain: Any = [(_plain(name), _plain(mode), flags) for name, mode, flags in message]
-        return marshal.dumps(plain)
+        return marshal.dumps([_plain(each) for each in message])
 
 
 def _plain(name: Any) -> str | bytes | int | None:
     name = os.fspath(name) if isinstance(name, os.PathLike) else name
     if isinstance(name, str):
         return str.__str__(name)
-    return name if isinstance(name, bytes) or name is None else 0
+    return int(name) if isinstance(name, int) else name if isinstance(name, bytes) or name is None else 0

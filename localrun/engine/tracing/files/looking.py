@@ -1,0 +1,43 @@
+"""What the process executes that looks at the files a program opens: see `witness`, who starts it.
+
+It imports as little as it can: the program may be over before it is up.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import struct
+
+from localrun.engine.tracing.files.scope import Scope
+from localrun.engine.tracing.files.sightings import Sightings
+from localrun.model.folder import RunFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+LENGTH = struct.Struct("<I")  # before each message
+DONE = b"done"
+
+
+def main() -> None:
+    """Read what is told to the end, then answer."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    messages = _messages()
+    path, uid, roots, left_out, cwd, since = next(messages)
+    sightings = Sightings(RunFolder(path, uid), Scope(roots, left_out), cwd, since)
+    for events in messages:
+        sightings.take(events)
+    sightings.finish()
+    try:
+        os.write(0, DONE)
+    except BrokenPipeError:
+        pass  # the program was killed
+
+
+def _messages() -> Iterator[Any]:
+    with open(0, "rb", closefd=False) as line:
+        while len(head := line.read(LENGTH.size)) == LENGTH.size:
+            yield marshal.loads(line.read(LENGTH.unpack(head)[0]))  # noqa: S302 - it is our own parent's
