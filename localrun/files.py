@@ -199,6 +199,12 @@ class ByteLock:
             raise
         return cls(fd, byte)
 
+    @classmethod
+    def of_open(cls, fd: int) -> ByteLock:
+        """Wait for the lock on the first byte of a file that is open for writing, and take it."""
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, 0))
+        return cls(fd, 0)
+
     def release(self) -> None:
         """Give the lock back, also when a forked process has a copy of the descriptor."""
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))

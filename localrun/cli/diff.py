@@ -71,7 +71,7 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
     yield "python", (record["python"] or {}).get("version")
     yield _TIME, duration(run.cumulative_running_time)
     yield "code", (record.get("fingerprints") or {}).get("code")
-    for title, artifacts in (("read", record["upstream_artifacts"]), ("made", record["downstream_artifacts"])):
+    for title, artifacts in (("read", run.upstream_artifacts), ("made", run.downstream_artifacts)):
         for artifact in artifacts:
             yield f"{title} {artifact['url']}", artifact["digest"]
     config = {field: value for field, value in record["config"].items() if field not in ("name", "command")}

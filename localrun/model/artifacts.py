@@ -1,10 +1,10 @@
 """The artifacts of a run: what it read (upstream) and what it made (downstream).
 
 While a run is at work they are in a journal in its folder, which any of its processes may append lines to. Its end
-takes them into the record, unless they are so many that every reader of the record would feel it: then they stay beside
-it, and `of` gives both. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``, ``size`` in bytes,
-``digest`` ("sha256:…") and ``time``; a run's has its ``name`` and ``uid`` too. Size and digest are None where they
-aren't known.
+takes them into the record, unless they are so many that every reader of the record would feel it, or somebody still
+looks at what the run has opened, and holds the journal's lock for that: then they stay beside it, and `of` gives both.
+An artifact is a mapping with ``kind`` ("file" or "run"), ``url``, ``size`` in bytes, ``digest`` ("sha256:…") and
+``time``; a run's has its ``name`` and ``uid`` too. Size and digest are None where they aren't known.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 
 from localrun import files
+from localrun.model.status import RunStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,39 +37,62 @@ def file(url: str, size: int | None, digest: str | None, time: str) -> dict[str,
 
 def append(folder: RunFolder, artifacts: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Note artifacts of a run that is at work, each with its direction; nothing if the run's folder is gone."""
-    # On a line of its own whatever a full disk has left of the last one.
-    line = b"\n%s\n" % json.dumps(list(artifacts)).encode()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(folder.artifacts, flags, 0o600)
+        fd = open_journal(folder)
     except FileNotFoundError:
         return
     try:
-        files.write_all(fd, line)
+        append_to(fd, artifacts)
     finally:
         os.close(fd)
 
 
-def take_in(folder: RunFolder, record: Record) -> None:
-    """Put what the journal says into the record; again changes nothing. `forget` it when the record is written."""
-    if _is_to_be_taken_in(folder):
-        journal = _journal(folder)
-        for direction in DIRECTIONS:
-            field = f"{direction}_artifacts"
-            record[field] = _each_once([*record[field], *journal[direction]])
+def open_journal(folder: RunFolder) -> int:
+    """The descriptor of a run's journal, to append to; FileNotFoundError if the run's folder is gone."""
+    return os.open(folder.artifacts, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def append_to(journal: int, artifacts: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """The same as `append`, into a journal that is open, wherever the run's folder has been moved since."""
+    # On a line of its own whatever a full disk has left of the last one.
+    files.write_all(journal, b"\n%s\n" % json.dumps(list(artifacts)).encode())
+
+
+def take_in(folder: RunFolder, record: Record) -> bool:
+    """Put what the journal says into the record; again changes nothing.
+
+    True if the record has it all then: `forget` the journal when that is written.
+    """
+    if not _is_to_be_taken_in(folder):
+        return False
+    journal = _journal(folder)
+    for direction in DIRECTIONS:
+        field = f"{direction}_artifacts"
+        record[field] = _each_once([*record[field], *journal[direction]])
+    return True
 
 
 def forget(folder: RunFolder) -> None:
-    """Remove the journal, if the record has it all."""
+    """Remove the journal, of which the record has all."""
     try:
-        if _is_to_be_taken_in(folder):
-            os.unlink(folder.artifacts)
+        os.unlink(folder.artifacts)
     except OSError:
         pass  # what it says is in the record; that it stays changes nothing
 
 
+def settle(folder: RunFolder) -> None:
+    """Wait until nobody looks any more at what an ended run has opened; not for what others may hold for ever."""
+    try:
+        if os.stat(folder.artifacts).st_uid == os.geteuid():
+            files.ByteLock.of_existing(folder.artifacts).release()
+    except OSError:
+        pass  # there is none, or it can't be written: nobody of ours is at it
+
+
 def of(folder: RunFolder, record: Mapping[str, Any], direction: str) -> list[dict[str, Any]]:
-    """All artifacts of a run, at work or over, in this direction, each once."""
+    """All artifacts of a run in this direction, each once: of one that is at work those so far."""
+    if RunStatus.from_string(record.get("status", "")).is_terminal():
+        settle(folder)
     known = record.get(f"{direction}_artifacts") or []
     return _each_once([*known, *_journal(folder)[direction]]) if os.path.exists(folder.artifacts) else list(known)
 
@@ -90,7 +114,7 @@ def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
 
 def _is_to_be_taken_in(folder: RunFolder) -> bool:
     try:
-        return os.stat(folder.artifacts).st_size <= _MOST_IN_RECORD
+        return os.stat(folder.artifacts).st_size <= _MOST_IN_RECORD and not files.is_locked(folder.artifacts)
     except OSError:
         return False
 

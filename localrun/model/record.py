@@ -165,13 +165,12 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
         change(record)
         _check(record, before)
         ends = status(record).is_terminal() and not before.is_terminal()
-        if ends:
-            artifacts.take_in(folder, record)
+        are_taken_in = ends and artifacts.take_in(folder, record)
         record["updated_at"] = now()
         if (status(record), record["name"]) != (before, name):
             journal.note(folder)
         files.replace(folder.record, encode(record), sync=sync)
-        if ends:
+        if are_taken_in:
             artifacts.forget(folder)
     return record
 

@@ -49,7 +49,7 @@ def traced(home: Home, files: Any = True) -> Iterator[Callable[[str], dict[str, 
     os.mkdir(folder.path)
 
     def noted(direction: str) -> dict[str, Any]:
-        found = artifacts.of(folder, {}, direction)
+        found = artifacts.of(folder, {"status": "COMPLETED"}, direction)
         assert len({each["url"] for each in found}) == len(found)
         return {os.path.relpath(each["url"]): (each["size"], each["digest"]) for each in found}
 
@@ -219,7 +219,7 @@ def test_many_files(home: Home, project: Path) -> None:
     assert noted("upstream") == {f"in/{number % 10}/{number}": known(f"{number}") for number in range(MANY)}
     made = {f"{number}.out": known(f"{number}" * 2) for number in range(MANY)}
     assert noted("downstream") == made | {"7.out": known("again")}
-    assert find_processes(f"LOCALRUN_HOME={home.path}") == []
+    wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
 
 
 def test_two_at_once_record_both(home: Home, project: Path) -> None:

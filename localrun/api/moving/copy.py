@@ -28,7 +28,7 @@ from localrun.errors import (
     RunExistsError,
     SystemFailureError,
 )
-from localrun.model import journal, trust
+from localrun.model import artifacts, journal, trust
 from localrun.model import record as records
 from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
@@ -59,6 +59,8 @@ def copy(
         raise NotARunError(f"{source.url} is not the record of a run: {error}") from None
     if not run.status.is_terminal():
         raise IllegalTransitionError(f"run {run.name} is {run.status}: it can be copied when it has ended")
+    if isinstance(source, LocalPlace):
+        artifacts.settle(RunFolder(source.folder))
     try:
         if isinstance(target, RemotePlace):
             return _to_remote(run, source, target, record, overwrite=overwrite)

@@ -2,7 +2,8 @@
 
 An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
 watches. What has been put by is looked at when the watch ends; or, of a program that opens many files, meanwhile and by
-a `witness`, a process that reads and digests on another core and writes into the run's journal itself.
+a `witness`, a process that reads and digests on another core and writes into the run's journal itself. The program
+doesn't wait for it: who asks for the artifacts does, and the program's last line.
 
 An event is three items of one long list, and no object of its own: a program's thousands would have the garbage
 collector look through all that it has, again and again.
@@ -10,6 +11,8 @@ collector look through all that it has, again and again.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import sys
 import threading
@@ -22,6 +25,7 @@ from localrun import settings
 from localrun.engine.tracing.files import scope, witness
 from localrun.engine.tracing.files.sightings import MOVED, REMOVED, WENT, Sightings
 from localrun.errors import RunConfigError
+from localrun.model import artifacts
 from localrun.model.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 _ITEMS = 3  # of an event
 _MANY = 256 * _ITEMS  # from here on they are not left to the end
+_PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 
 _watches: list[Watch] = []
 _is_installed = False
@@ -44,6 +49,7 @@ class Watch:
         self._scope = files
         self._cwd = os.getcwd()
         self._since = time.time_ns()
+        self._began = time.monotonic()
         self._witness: witness.Witness | None = None
         self._sending = threading.Lock()
 
@@ -65,29 +71,29 @@ class Watch:
             self._sending.release()
 
     def stop(self) -> None:
-        """Stop recording; all of it is in the run's journal then. What can't be written is no error, but told."""
+        """Stop recording; all of it is or comes into the run's journal. What can't be written is no error, but told."""
         if self not in _watches:
             return  # of the process that this one was forked from
         _watches.remove(self)
         try:
             self._end()
         except OSError as error:
-            text = f"the files that were opened could not be recorded in {self.folder.path}: {error}"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
 
     def _end(self) -> None:
         with self._sending:
-            is_complete = self._witness is None
-            if self._witness is not None and self._witness.tell(self.pending):
-                is_complete = self._witness.end()
-            else:
-                self.abandon()
-                sightings = Sightings(self.folder, self._scope, self._cwd, self._since)
-                sightings.take(self.pending)
-                sightings.finish()
-        if not is_complete:
-            text = f"not all files that were opened are recorded in {self.folder.path}: who looked at them was killed"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            was_there = self._witness is not None
+            if self._witness is not None and self._witness.tell(self.pending) and self._witness.leave():
+                _leaving.append((self._witness, self.folder.path))
+                self._witness.has_ended(within=_PATIENCE * (time.monotonic() - self._began))
+                return _settle(wait=False)
+            self.abandon()
+            sightings = Sightings(functools.partial(artifacts.append, self.folder), self._scope, self._cwd, self._since)
+            sightings.take(self.pending)
+            sightings.finish()
+        if was_there:
+            _warn_of_lost(self.folder.path)
+        return None
 
     def abandon(self) -> None:
         """Have nothing to do with the witness any more: it was lost, or is that of the process we are a fork of."""
@@ -155,6 +161,32 @@ def _plain(path: Any) -> Any:
         return None  # what is wrong with it the program is about to be told
 
 
+_leaving: list[tuple[witness.Witness, str]] = []  # those still at work for watches that have ended, and their runs
+
+
+def _settle(*, wait: bool = True) -> None:
+    """See to the witnesses that have come to their end; with ``wait``, once all have."""
+    for each in _leaving.copy():
+        if wait or each[0].has_ended():
+            _leaving.remove(each)
+            if not each[0].end():
+                _warn_of_lost(each[1])
+
+
+# In a container, or where a session's last process is its end, the witness would not survive the program.
+atexit.register(_settle)
+
+
+def _warn_of_lost(path: str) -> None:
+    _warn(f"not all files that were opened are recorded in {path}: who looked at them was killed")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
 def _abandon_all() -> None:
     while _watches:
         _watches.pop().abandon()
+    while _leaving:
+        _leaving.pop()[0].close()

@@ -1,6 +1,8 @@
 """What the process executes that looks at the files a program opens: see `witness`, who starts it.
 
-It imports as little as it can: the program may be over before it is up.
+It has the run's journal open, and locked for as long as it is at work: so it finds the journal wherever the run's
+folder is moved to, and everybody sees that it is at work. It imports as little as it can: the program may be over
+before it is up.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import struct
 
 from localrun.engine.tracing.files.scope import Scope
 from localrun.engine.tracing.files.sightings import Sightings
-from localrun.model.folder import RunFolder
+from localrun.model import artifacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +22,19 @@ if TYPE_CHECKING:
 
 LENGTH = struct.Struct("<I")  # before each message
 DONE = b"done"
+JOURNAL = 4  # its descriptor
 
 
 def main() -> None:
     """Read what is told to the end, then answer."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(JOURNAL + 1, os.sysconf("SC_OPEN_MAX"))
     messages = _messages()
-    path, uid, roots, left_out, cwd, since = next(messages)
-    sightings = Sightings(RunFolder(path, uid), Scope(roots, left_out), cwd, since)
+    roots, left_out, cwd, since = next(messages)
+    sightings = Sightings(lambda found: artifacts.append_to(JOURNAL, found), Scope(roots, left_out), cwd, since)
     for events in messages:
         sightings.take(events)
     sightings.finish()
+    os.close(JOURNAL)  # before it is said: who hears it may want the lock
     try:
         os.write(0, DONE)
     except BrokenPipeError:

@@ -16,14 +16,14 @@ from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
     from localrun.engine.tracing.files.scope import Scope
-    from localrun.model.folder import RunFolder
 
     # Three are an event, as it is audited: a path, its mode, its flags; or what else was done, and to which paths.
     Item: TypeAlias = "str | bytes | int | os.PathLike[str] | None"
+    Note: TypeAlias = "Callable[[list[tuple[str, dict[str, Any]]]], None]"
 
 MOVED, REMOVED, WENT = "moved", "removed", "went"
 
@@ -41,13 +41,13 @@ class _Seen(NamedTuple):
 
 
 class Sightings:
-    """The files that a program opens, as far as they are in scope, for a run's journal.
+    """The files that a program opens, as far as they are in scope; ``note`` puts artifacts into the run's journal.
 
     ``cwd`` is where the program was before the first event, ``since`` when that was, in nanoseconds.
     """
 
-    def __init__(self, folder: RunFolder, scope: Scope, cwd: str, since: int) -> None:
-        self._folder = folder
+    def __init__(self, note: Note, scope: Scope, cwd: str, since: int) -> None:
+        self._note = note
         self._scope = scope
         self._cwd = cwd
         self._since = since - _TICK_NS
@@ -190,4 +190,4 @@ class Sightings:
     def _write(self) -> None:
         entries, self._entries = self._entries, []
         if entries:
-            artifacts.append(self._folder, entries)
+            self._note(entries)

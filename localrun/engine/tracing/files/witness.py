@@ -1,14 +1,16 @@
 """A process beside a program that opens many files, which looks at them while the program goes on.
 
 It is told in messages over a socket: a length, and a marshalled value; the first says what for, all others are events.
-When the program closes its end, or is killed, it notes what is left to be noted, answers, and ends. This is the
-program's end of it; what it executes is `looking`.
+When the program closes its end, or is killed, it notes what is left to be noted, answers, and ends. Nobody waits for
+that but who wants to know what it has noted. This is the program's end of it; what it executes is `looking`.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import select
+import signal
 import socket
 import sys
 from typing import Any
@@ -16,10 +18,14 @@ from typing import Any
 from localrun.engine.launchers import surroundings
 from localrun.engine.tracing.files import looking
 from localrun.engine.tracing.files.scope import Scope
+from localrun.files import ByteLock, moved_up
+from localrun.model import artifacts
 from localrun.model.folder import RunFolder
 
 _PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {looking.__name__} import main; main()"
 _ROOT = os.path.abspath(f"{__file__}/../../../../..")
+# What ends the program or its run leaves it the moment that it needs.
+_NOT_ITS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # It is the child of a shell that is gone: whoever waits for all of its children is not to wait for this one.
 _SHELL = '"$@" <&3 3<&- &'
 # So much is kept for it if it is behind, in bytes: some thousand files. For more it is waited for: what is kept is lost
@@ -32,6 +38,8 @@ class Witness:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
+        line.settimeout(None)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_UNSENT)  # or as much as is allowed
         self._is_there = True
         self._unsent = bytearray()
 
@@ -42,11 +50,24 @@ class Witness:
         self._unsent += data
         return self._send(_MOST_UNSENT)
 
+    def leave(self) -> bool:
+        """Let it come to its end; False if it was lost."""
+        try:
+            if self._send(0):
+                self._line.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._is_there = False
+        return self._is_there
+
+    def has_ended(self, within: float = 0.0) -> bool:
+        """True if it has noted everything, or was lost, now or in so many seconds."""
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        return bool(poll.poll(within * 1000))
+
     def end(self) -> bool:
         """Wait until it has noted everything; False if it was lost."""
         try:
-            self._send(0)
-            self._line.shutdown(socket.SHUT_WR)
             return self._line.recv(len(looking.DONE), socket.MSG_WAITALL) == looking.DONE
         except OSError:
             return False
@@ -78,14 +99,25 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
     Raises:
         OSError: the system can't start it now.
     """
-    ours, its = socket.socketpair()
-    ours.settimeout(None)
-    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, its.fileno(), 3)]
-    actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
-    found = Witness(ours)
+    journal = moved_up(artifacts.open_journal(folder))
     try:
-        pid = os.posix_spawn(argv[0], argv, surroundings.environment(), file_actions=actions, setsid=True)
+        ByteLock.of_open(journal)
+        found = _start(journal)
+    finally:
+        os.close(journal)  # and it has the lock
+    found.tell((files.roots, files.left_out, cwd, since))
+    return found
+
+
+def _start(journal: int) -> Witness:
+    ours, its = socket.socketpair()
+    found = Witness(ours)
+    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, its.fileno(), 3), (os.POSIX_SPAWN_DUP2, journal, looking.JOURNAL)]
+    actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
+    environment = surroundings.environment()
+    try:
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=_NOT_ITS)
         os.waitpid(pid, 0)
     except ChildProcessError:
         pass  # a program that ignores SIGCHLD: the kernel has collected it
@@ -94,7 +126,6 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
         raise
     finally:
         its.close()
-    found.tell((folder.path, folder.uid, files.roots, files.left_out, cwd, since))
     return found
 
 
