@@ -97,7 +97,7 @@ def move_to_archive(queue: Queue, folder: RunFolder) -> RunFolder:
 
 def rename(queue: Queue, folder: RunFolder, name: str, *, overwrite: bool) -> RunFolder:
     """Give an ended run another name, and its folder with it."""
-    from localrun.model.request import validate_name
+    from localrun.model.names import validate_name
 
     target = RunFolder(os.path.join(os.path.dirname(folder.path), validate_name(name)), folder.uid)
 
@@ -157,7 +157,7 @@ def update_scheduling(queue: Queue, folder: RunFolder, wanted: Mapping[str, Any]
 
 def update_metadata(folder: RunFolder, metadata: Mapping[str, Any]) -> Record:
     """Merge keys into a run's metadata; nothing changes if the whole would be too large."""
-    from localrun.model.request import validate_metadata
+    from localrun.model.rules import validate_metadata
 
     def change(record: Record) -> None:
         record["metadata"] = validate_metadata({**record["metadata"], **validate_metadata(metadata)})

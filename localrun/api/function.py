@@ -166,7 +166,7 @@ class Function(Generic[P, R]):
     def _get_or_run(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> tuple[Run, bool]:
         """The run that has, makes or will make the value; True if this call made it."""
         from localrun.api import submit
-        from localrun.model.request import validate_name
+        from localrun.model.names import validate_name
 
         fingerprints = self._fingerprints(args, kwargs)
         name = self._key(fingerprints) if name is None else validate_name(name, "run_name")

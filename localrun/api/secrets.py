@@ -14,7 +14,7 @@ from localrun.api.listing.lists import ObjectList
 from localrun.engine.launchers.secretfolder import SecretFolder
 from localrun.errors import RunConfigError
 from localrun.model.config import described
-from localrun.model.request import validate_name
+from localrun.model.names import validate_name
 from localrun.model.secret import ENVIRONMENT, Secret
 
 

@@ -47,7 +47,8 @@ def command(
     Raises:
         RunConfigError: the configuration is refused. Nothing was created.
     """
-    from localrun.model.request import Request, name_from_command
+    from localrun.model.names import name_from_command
+    from localrun.model.request import Request
 
     request = Request.from_config(config)
     fields = {"cmds": list(cmds or [request.command]), "run_type": run_type}
@@ -200,7 +201,7 @@ def _yaml(parameters: Mapping[str, Any]) -> bytes:
 
 def find(name: str | None, path: str | None = None) -> Run | None:
     """The run of that name, or in that place; None if there is none."""
-    from localrun.model.request import validate_name
+    from localrun.model.names import validate_name
 
     try:
         return Run.load(settings.run_folder(validate_name(name) if path is None else "", path))

@@ -110,7 +110,7 @@ def _value(action: argparse.Action) -> str:
 
         return " ".join(status.value for status in RunStatus)
     if placeholder == "PRIORITY":
-        from localrun.model.request import PRIORITIES
+        from localrun.model.rules import PRIORITIES
 
         return " ".join(PRIORITIES)
     literal = [word for word in placeholder.split("|") if word.islower()]

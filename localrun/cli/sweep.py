@@ -19,7 +19,7 @@ from localrun.cli.fields import put
 from localrun.errors import RunConfigError
 from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
 from localrun.model.configtext import read_yaml
-from localrun.model.request import name_from_command
+from localrun.model.names import name_from_command
 
 _MOST_RUNS = 10_000
 _LONGEST_VALUE = 20

@@ -61,7 +61,7 @@ class Secret:
     def checked(self) -> Secret:
         """This secret with its defaults filled in and its value as bytes. RunConfigError if it can't be one (400)."""
         from localrun.model.config import described
-        from localrun.model.request import validate_name
+        from localrun.model.names import validate_name
 
         validate_name(self.name)
         if self.secret_type not in (ENVIRONMENT, MOUNTED):

@@ -13,13 +13,9 @@ import pytest
 
 from localrun.errors import RunConfigError
 from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
-from localrun.model.request import (
-    _RULES,
-    Request,
-    name_from_command,
-    validate_metadata,
-    validate_name,
-)
+from localrun.model.names import name_from_command, validate_name
+from localrun.model.request import Request
+from localrun.model.rules import RULES, validate_metadata
 from localrun.model.sizes import parse_size
 
 
@@ -207,8 +203,8 @@ class TestRequest:
         top = {one.name for one in dataclasses.fields(RunConfig)} - {"compute", "scheduling"}
         parts = {f"compute.{key}" for key in ComputeConfig.__annotations__}
         parts |= {f"scheduling.{key}" for key in SchedulingConfig.__annotations__}
-        assert set(_RULES) == top | parts
-        assert {path.rpartition(".")[2] for path in _RULES} == {one.name for one in dataclasses.fields(Request)}
+        assert set(RULES) == top | parts
+        assert {path.rpartition(".")[2] for path in RULES} == {one.name for one in dataclasses.fields(Request)}
 
     @pytest.mark.parametrize(
         ("path", "value"),

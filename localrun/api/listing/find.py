@@ -18,7 +18,7 @@ from localrun.engine.queue import Queue
 from localrun.errors import RunNotFoundError, SystemFailureError
 from localrun.model import journal
 from localrun.model.folder import ARCHIVE, RunFolder
-from localrun.model.request import validate_name
+from localrun.model.names import validate_name
 from localrun.model.status import CONTEXT, RunStatus
 
 DEFAULT_LIMIT = 100

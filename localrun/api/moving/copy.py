@@ -46,7 +46,7 @@ def copy(
     overwrite: bool,
 ) -> Run:
     """Copy a run that has ended to a place, and return it as it is there; see `Run.to`."""
-    from localrun.model.request import validate_name
+    from localrun.model.names import validate_name
 
     record = run.refresh()._record
     source, target = run._place(), places.find(system, path, data_config, run.name)

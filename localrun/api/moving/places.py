@@ -63,7 +63,7 @@ def _system_of(system: str | None, path: str | os.PathLike[str] | None) -> tuple
 
 
 def _local(path: str | None, name: str | None) -> str:
-    from localrun.model.request import validate_name
+    from localrun.model.names import validate_name
 
     if path is not None and is_url(path):
         path = path.partition("://")[2]
@@ -91,7 +91,7 @@ def _remote(protocol: str, path: str | None, options: dict[str, Any], name: str 
 
 
 def _default(protocol: str, options: Mapping[str, Any], name: str | None) -> str:
-    from localrun.model.request import validate_name
+    from localrun.model.names import validate_name
 
     if protocol not in (*WITH_RENAME, "memory"):
         raise RunConfigError(f"path: say where on {protocol}: there is no runs folder, path='bucket/folder', say")

@@ -31,7 +31,7 @@ from localrun.errors import IllegalTransitionError, RunConfigError, SystemFailur
 from localrun.model import artifacts
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
-from localrun.model.request import validate_name
+from localrun.model.names import validate_name
 
 SCHEMA = 1
 SUFFIX = ".localrun.tar.gz"

@@ -29,8 +29,8 @@ from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError, Sy
 from localrun.model import artifacts, journal
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
+from localrun.model.names import validate_name
 from localrun.model.record import Record
-from localrun.model.request import validate_name
 from localrun.model.trust import mark
 
 _BUILDING = ".import"  # in the runs folder; one import at a time
