@@ -8,7 +8,6 @@ is to be called to `outcome`. A supervisor that was killed is replaced by one th
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,11 @@ from localrun.engine.launchers import launcher_of, lost_launcher_of, ranks, surr
 from localrun.engine.launchers.process import CannotStartError, NoImageError, ProcessLauncher
 from localrun.engine.queue import Queue
 from localrun.engine.scheduling.ticket import Ticket
-from localrun.engine.supervision import conclusion, outcome, signals
+from localrun.engine.supervision import conclusion, outcome, signals, termination
 from localrun.engine.supervision.attempt import Attempt, Judge
 from localrun.engine.supervision.holdings import Holdings
 from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.supervision.news import News
 from localrun.engine.supervision.outcome import Cause, Ending
 from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.engine.supervision.telemetry import Telemetry
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from localrun.engine.gpus.inventory import Gpu
 
-_RECHECK_S = 0.1
-_KILL_ROUND_S = 0.02
 _LEASE_RETRY_S = 0.5
 # A signal may be lost with who was to send it: the record is looked at so often at least.
 _LOOK_S = 5.0
@@ -73,9 +71,7 @@ class Supervisor:
         self._log = log
         self._folder = RunFolder(ticket.folder)
         self._me = me
-        self._news = pipe
-        self._signals: set[int] = set()
-        self._seen: tuple[int, int] | None = None  # which record, for all that is known, has been read
+        self._news = News(pipe, self._folder)
         self._record = Writing(self._folder, ticket.run, log)
         self._attempt = Attempt(self._folder)
         self._launcher: ProcessLauncher  # from the claim on
@@ -212,7 +208,7 @@ class Supervisor:
         cause = self._watch(record)
         if cause is None and not self._attempt.has_failed(record):
             self._attempt.pass_stage()
-            self._signals.add(NEWS)  # what the record said meanwhile
+            self._news.add(NEWS)  # what the record said meanwhile
         return cause
 
     def _start(self, record: Record, context: Mapping[str, Any]) -> None:
@@ -228,13 +224,10 @@ class Supervisor:
 
     def _is_to_end(self, record: Mapping[str, Any]) -> bool:
         """True if there is a cause to end the run by now; asked by what takes its time to start."""
-        poll = select.poll()
-        poll.register(self._news, select.POLLIN)
-        if poll.poll(0):
-            self._signals.update(os.read(self._news, 4096))
-        now = self._reread(record)
+        self._news.hear()
+        now = self._news.reread(record)
         if now is not record:
-            self._signals.add(NEWS)  # for whoever looks next
+            self._news.add(NEWS)  # for whoever looks next
         return self._cause(now, conclusion.deadline(now)) is not None
 
     def _enter_running(self, record: Record) -> None:
@@ -262,7 +255,7 @@ class Supervisor:
             self._attempt.reap()
             if self._attempt.is_over(record):
                 return None
-            record = self._reread(record)
+            record = self._news.reread(record)
             deadline = conclusion.deadline(record)
             cause = self._cause(record, deadline)
             if cause:
@@ -270,60 +263,35 @@ class Supervisor:
             self._record.catch_up()
             self._wait(None if deadline is None else deadline - time.time())
 
-    def _reread(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The record, read again if there was a signal that it has changed."""
-        if NEWS not in self._signals:
-            return record
-        self._signals.discard(NEWS)
-        try:
-            return records.read(self._folder)
-        except LocalrunError:
-            return record  # a damaged record stops nobody's work
-
     def _cause(self, record: Mapping[str, Any], deadline: float | None) -> Cause | None:
-        if signal.SIGTERM in self._signals:
+        if signal.SIGTERM in self._news:
             message = "its supervisor was asked to end (SIGTERM), as when the machine shuts down"
             return Cause(RunStatus.FAILED, Reason.SYSTEM_FAILURE, message)
         if deadline is not None and time.time() >= deadline:
             return Cause(RunStatus.STOPPED, Reason.MAX_DURATION, "its max_duration was over")
-        if STOP in self._signals:
+        if STOP in self._news:
             return Cause(RunStatus.STOPPED, Reason.STOPPED_BY_USER, "stopped, while its record could not be written")
         return conclusion.stop_cause(record)
 
     def _wait(self, timeout: float | None) -> None:
         """Sleep until a signal, a log's growth or the timeout."""
-        poll = select.poll()
-        poll.register(self._news, select.POLLIN)
         timeouts = [_LOOK_S if timeout is None else min(max(timeout, 0.0), _LOOK_S)]
         timeouts.append(self._record.due(time.monotonic()))
+        fds = []
         due = self._clock.due(time.monotonic())
         if self._clock.fd is not None and due <= 0:
-            poll.register(self._clock.fd, select.POLLIN)
+            fds.append(self._clock.fd)
         else:
             timeouts.append(max(due, 0.001))
         if self._telemetry is not None:
             timeouts.append(self._telemetry.due(time.monotonic()))
             if self._telemetry.fd >= 0:
-                poll.register(self._telemetry.fd, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(min(timeouts) * 1000)}
+                fds.append(self._telemetry.fd)
+        ready = self._news.wait(min(timeouts), fds)
         if self._telemetry is not None and (self._telemetry.fd in ready or not self._telemetry.due(time.monotonic())):
             self._telemetry.sample()
-        if self._news in ready:
-            self._signals.update(os.read(self._news, 4096))
         if self._clock.fd in ready or (self._clock.fd is None and due <= 0):
             self._clock.sample()
-        self._look()
-
-    def _look(self) -> None:
-        """Have the record read again if it is another one than it was."""
-        try:
-            there = os.stat(self._folder.record)
-        except OSError:
-            return
-        seen = there.st_ino, there.st_mtime_ns
-        if seen != self._seen:
-            self._seen = seen
-            self._signals.add(NEWS)
 
     def _watch_logs(self, resumption: int) -> None:
         for rank in self._attempt.ranks.values():
@@ -338,27 +306,7 @@ class Supervisor:
             why = cause and cause.reason
             self._record.note(lambda record: records.advance(record, RunStatus.TERMINATING, reason=why))
         self._launcher.strangers |= self._let_in_no_more()
-        deadline = time.monotonic() + float(record["request"]["stop_grace"])
-        left = self._launcher.signal(signal.SIGTERM)
-        told = {process.pid for process in left}
-        if self._launcher.strangers:
-            self._launcher.signal(signal.SIGCONT)  # the jobs that are stopped in a shell don't hear of it else
-        while left and time.monotonic() < deadline:
-            self._wait(min(_RECHECK_S, deadline - time.monotonic()))
-            left = self._launcher.alive() if self._attempt.reap() or self._launcher.strangers else []
-            _tell_orphans(left, told)
-            if self._launcher.strangers:
-                self._launcher.hang_up(left)
-        # Rounds, because a process may fork and exit while the others are being killed: nothing is left when two
-        # looks in a row found nothing, and nothing has exited in between.
-        pause, empty = 0.0, 0
-        while empty < 2 and (self._attempt.reap() or self._launcher.strangers):  # else nothing of it lives
-            time.sleep(pause)
-            exited = self._attempt.exited
-            left = self._launcher.signal(signal.SIGKILL)
-            self._attempt.reap()
-            empty = 0 if left or self._attempt.exited != exited else empty + 1
-            pause = 0.0 if empty else min(max(pause * 2, _KILL_ROUND_S), 1.0)
+        termination.terminate(self._launcher, self._attempt, float(record["request"]["stop_grace"]), self._wait)
 
     def _let_in_no_more(self) -> bool:
         """True if somebody has connected to the run since it was last asked; TERMINATING keeps others from it."""
@@ -399,13 +347,6 @@ class Supervisor:
             delay = 0.0 if tried[-1]["reason"] == Reason.PREEMPTED else outcome.retry_delay(tried)
             priority = record["request"]["priority"]
             self._queue.requeue(self._ticket, delay, conclusion.first_started(record), priority)
-
-def _tell_orphans(left: Sequence[processes.Process], told: set[int]) -> None:
-    """SIGTERM to what was forked while its parent was told, and was left behind by it; not to what a handler starts."""
-    for process in left:
-        if process.parent == os.getpid() and process.pid not in told:
-            processes.send(process, signal.SIGTERM)
-            told.add(process.pid)
 
 
 def supervise(
