@@ -46,8 +46,7 @@ def wait_until(
     with Watch.borrow() as watch:
         watch.add(folder.path, REPLACED)
         unwatched = set(also)
-        look_after = time.monotonic() + _PROGRESS_S
-        helpless = 0
+        care = _Care(queue, folder)
         while True:
             unwatched = {path for path in unwatched if not watch.add(path, CREATED | MODIFIED)}
             record = up_to_date(folder)
@@ -58,20 +57,34 @@ def wait_until(
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 raise RunTimeoutError(f"run {record['name']} is {record['status']} after {timeout:g} s")
-            if now >= look_after:
-                if not ensure_looked_after(queue, folder, record):
-                    raise SystemFailureError(
-                        f"run {record['name']}: {folder.path} is another user's, or a copy that was made while it was "
-                        f"{record['status']}: nothing looks after it, and it will not end"
-                    )
-                helpless = helpless + 1 if _is_nobody_there(queue, folder, record) else 0
-                if helpless > _MOST_STARTS:
-                    raise SystemFailureError(
-                        f"run {record['name']} is {record['status']}, and no dispatcher stays alive to look after it: "
-                        f"{queue.log} may say why"
-                    )
-                look_after = now + _PROGRESS_S
-            watch.wait(min(look_after, deadline or look_after) - now)
+            if now >= care.due:
+                care.take(record)
+            watch.wait(min(care.due, deadline or care.due) - now)
+
+
+class _Care:
+    """What a waiter does from time to time so that somebody is at work on what it waits for."""
+
+    def __init__(self, queue: Queue, folder: RunFolder) -> None:
+        self._queue = queue
+        self._folder = folder
+        self._helpless = 0
+        self.due = time.monotonic() + _PROGRESS_S
+
+    def take(self, record: Record) -> None:
+        """See that the run is looked after; SystemFailureError if nobody does, or can."""
+        if not ensure_looked_after(self._queue, self._folder, record):
+            raise SystemFailureError(
+                f"run {record['name']}: {self._folder.path} is another user's, or a copy that was made while it was "
+                f"{record['status']}: nothing looks after it, and it will not end"
+            )
+        self._helpless = self._helpless + 1 if _is_nobody_there(self._queue, self._folder, record) else 0
+        if self._helpless > _MOST_STARTS:
+            raise SystemFailureError(
+                f"run {record['name']} is {record['status']}, and no dispatcher stays alive to look after it: "
+                f"{self._queue.log} may say why"
+            )
+        self.due = time.monotonic() + _PROGRESS_S
 
 
 def check_timeout(timeout: object) -> None:
