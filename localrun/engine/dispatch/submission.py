@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 
 from localrun import files, settings
-from localrun.engine.dispatch import alike, service
+from localrun.engine.dispatch import service
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import ACTIVE, SUBMITTING, WAITING, Queue, context_key, encode_context
 from localrun.engine.scheduling.ticket import Ticket, ticket_name
@@ -191,7 +191,6 @@ class _Submission:
         self.ticket = Ticket.of(record, ticket_name(record["request"]["priority"], record["uid"]))
         self._record = records.encode(record)
         self._unsynced: list[int] = []
-        self._contents: list[tuple[str, bytes, int]] = []  # those made, not linked: name, content, descriptor
 
     def __enter__(self) -> _Submission:
         # Under the queue lock, because the dispatcher takes an unlocked file here for a dead submitter's.
@@ -219,9 +218,7 @@ class _Submission:
         os.close(files.create(building.lock, b""))
         for name, content in contents.items():
             data = content if isinstance(content, bytes) else content()
-            if not alike.link(f"{building.path}/{name}", data):
-                self._unsynced.append(files.create(f"{building.path}/{name}", data))
-                self._contents.append((name, data, self._unsynced[-1]))
+            self._unsynced.append(files.create(f"{building.path}/{name}", data))
         try:
             os.link(self._queue.path(SUBMITTING, self.ticket.name), building.record)
         except OSError:  # on another file system than the queue, or one without links
@@ -289,8 +286,6 @@ class _Submission:
             pass  # no processes left, say: it is accepted, and whoever waits for it tries again
         for fd in (*self._unsynced, self._lock.fd):
             os.fsync(fd)
-        for name, data, fd in self._contents:
-            alike.remember(f"{self.ticket.folder}/{name}", data, fd)
 
     def _make_way(self, uid: str) -> None:
         """Archive the terminal run that is to be replaced, if it is still that one."""
