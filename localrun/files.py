@@ -170,11 +170,10 @@ class ByteLock:
         """Wait for the lock on the first byte of a file that is there, and take it; FileNotFoundError if it isn't."""
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, 0))
+            return cls.of_open(fd)
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd, 0)
 
     @classmethod
     def try_acquire(cls, path: Path, byte: int = 0) -> ByteLock | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from localrun import files
 from localrun.model.status import RunStatus
@@ -80,21 +81,35 @@ def forget(folder: RunFolder) -> None:
         pass  # what it says is in the record; that it stays changes nothing
 
 
-def settle(folder: RunFolder) -> None:
-    """Wait until nobody looks any more at what an ended run has opened; not for what others may hold for ever."""
-    try:
-        if os.stat(folder.artifacts).st_uid == os.geteuid():
-            files.ByteLock.of_existing(folder.artifacts).release()
-    except OSError:
-        pass  # there is none, or it can't be written: nobody of ours is at it
+def settle(folder: RunFolder, within: float = float("inf")) -> bool:
+    """Wait until nobody looks any more at what an ended run has opened; False if that takes longer, in seconds.
+
+    What others may hold for ever isn't waited for.
+    """
+    deadline, pause = time.monotonic() + within, 0.001
+    while _is_looked_at(folder):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return True
 
 
-def of(folder: RunFolder, record: Mapping[str, Any], direction: str) -> list[dict[str, Any]]:
-    """All artifacts of a run in this direction, each once: of one that is at work those so far."""
-    if RunStatus.from_string(record.get("status", "")).is_terminal():
-        settle(folder)
+def of(folder: RunFolder, record: Mapping[str, Any], direction: str, within: float = 60.0) -> list[dict[str, Any]]:
+    """All artifacts of a run in this direction, each once: of one that is at work those so far.
+
+    Those of an ended run are waited for, so many seconds at most.
+    """
     known = record.get(f"{direction}_artifacts") or []
-    return _each_once([*known, *_journal(folder)[direction]]) if os.path.exists(folder.artifacts) else list(known)
+    there = _where(folder, record.get("uid"))
+    if there is None or not os.path.exists(there.artifacts):
+        return list(known)
+    if RunStatus.from_string(record.get("status", "")).is_terminal() and not settle(there, within):
+        import warnings
+
+        text = f"the files that run {record.get('name')} opened are still being looked at: these are those so far"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return _each_once([*known, *_journal(there)[direction]])
 
 
 def is_one(artifact: Any) -> bool:
@@ -110,6 +125,25 @@ def is_one(artifact: Any) -> bool:
 def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
     """What an artifact is a version of: a file's place, or a run, wherever that has moved to."""
     return artifact["kind"], artifact.get("uid") or artifact["url"]
+
+
+def _where(folder: RunFolder, uid: str | None) -> RunFolder | None:
+    """Where the run is by now: there, or, if another one has taken its place, in the archive beside it."""
+    return next((each for each in (folder, folder.archived(str(uid))) if _is_of(each, uid)), None)
+
+
+def _is_of(folder: RunFolder, uid: str | None) -> bool:
+    try:
+        return uid in (None, files.read_json(folder.record)["uid"])
+    except (OSError, ValueError, TypeError, LookupError):
+        return not folder.is_archived  # without a record that can be read it is nobody else's
+
+
+def _is_looked_at(folder: RunFolder) -> bool:
+    try:
+        return os.stat(folder.artifacts).st_uid == os.geteuid() and files.is_locked(folder.artifacts)
+    except OSError:
+        return False
 
 
 def _is_to_be_taken_in(folder: RunFolder) -> bool:

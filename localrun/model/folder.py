@@ -146,7 +146,7 @@ class RunFolder:
 
     @property
     def log_source(self) -> str:
-        """Where the output of a traced block inside another goes while it is open; see ``logslice``."""
+        """Where the output of a traced block inside another goes while it is open; see ``tracing.output.logslice``."""
         return f"{self.path}/logs/0/rank_0.source"
 
     def commands(self, resumption: int, rank: int) -> str:

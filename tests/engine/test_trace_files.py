@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
+import socket
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -251,9 +254,13 @@ def test_nobody_waits_for_a_witness_that_is_behind(home: Home, project: Path) ->
         for number in range(300):
             Path(f"{number}.out").write_text("x")
         (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
+        (watch,) = audit._watches
+        assert watch._witness is not None
+        watch._witness._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
         os.kill(process.pid, signal.SIGSTOP)
-        for number in range(5000):  # more than a socket takes
+        for number in range(5000):
             Path(f"{number}.out").write_text("y")
+        assert watch._witness._unsent
         os.kill(process.pid, signal.SIGCONT)
     assert noted("downstream") == {f"{number}.out": known("y") for number in range(5000)}
 
@@ -265,6 +272,92 @@ def test_an_event_of_that_name_may_be_somebody_elses(home: Home, project: Path) 
         Path("old.txt").read_text()
         sys.audit("open", "a", "b", "c", "d")
     assert noted("upstream") == {"old.txt": known("old")}
+
+
+def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, project: Path) -> None:
+    code = """
+        import os, signal, socket, sys
+        from support import find_processes, wait_until
+        from localrun.engine.tracing.files import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        for number in range(300):
+            open(f"{number}.out", "w").close()
+        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
+        os.kill(process.pid, signal.SIGSTOP)
+        watch._witness._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+        while len(watch._witness._unsent) < 100_000:
+            open("x" * 200, "w").close()
+        print(process.pid, flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    start = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
+    said = run_python(start + textwrap.dedent(code), project, folder.path, ok=False)
+    os.kill(int(said.stdout), signal.SIGCONT)
+    wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+    assert len(artifacts.of(folder, {}, "downstream")) >= 256
+
+
+def test_a_program_without_standard_input(home: Home, project: Path) -> None:
+    code = """
+        import os, sys
+        from localrun.engine.tracing.files import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        os.close(0)
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        for number in range(600):
+            open(f"{number}.out", "w").close()
+        assert os.open(os.devnull, os.O_RDONLY) == 0
+        watch.stop()
+        os.fstat(0)
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    run_python(code, project, folder.path)
+    assert len(artifacts.of(folder, {}, "downstream")) == 600
+
+
+class _Unnameable(os.PathLike[str]):
+    def __fspath__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("many", [0, 600])
+def test_paths_of_other_types(home: Home, project: Path, many: int) -> None:
+    with traced(home) as noted:
+        io.FileIO(Path("old.txt")).close()  # type: ignore[arg-type]
+        io.FileIO(b"old.txt").close()  # type: ignore[arg-type]
+        sys.audit("open", _Unnameable(), "r", 0)
+        for number in range(many):
+            Path(f"{number}.out").write_text("x")
+    assert noted("upstream") == {"old.txt": known("old")}
+    assert len(noted("downstream")) == many
+
+
+def test_a_block_in_a_generator_that_is_closed_as_its_witness_starts(
+    home: Home, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = audit.witness.start
+
+    def closing(*arguments: Any) -> Any:
+        found = begun(*arguments)
+        generator.close()
+        return found
+
+    def work() -> Iterator[Callable[[str], dict[str, Any]]]:
+        with traced(home) as noted:
+            yield noted
+
+    monkeypatch.setattr(audit.witness, "start", closing)
+    generator = work()
+    noted = next(generator)
+    for number in range(300):
+        Path(f"{number}.out").write_text("x")
+    assert len(noted("downstream")) >= 256
 
 
 def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:

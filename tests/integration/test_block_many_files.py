@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from support import Home, find_processes, kill, run_python, wait_until
 
 import localrun
+from localrun import files
 from localrun.engine.tracing.files import audit
 from localrun.model import artifacts
 from localrun.model.folder import RunFolder
@@ -69,6 +71,50 @@ def test_the_block_ends_and_who_asks_waits(home: Home, data: list[Path]) -> None
     assert len(localrun.lineage("run").nodes) > COUNT
 
 
+def test_one_that_makes_way_for_another_of_its_name(home: Home, data: list[Path]) -> None:
+    with localrun.run(name="run", trace_files=True) as first:
+        _read_all(data)
+    with localrun.run(name="run", trace_files=True) as second:
+        _read_all(data[:1000])
+        assert len(first.upstream_artifacts) == COUNT  # not those of the second, which holds its lock
+    assert (len(first.upstream_artifacts), len(second.upstream_artifacts)) == (COUNT, 1000)
+
+
+def test_threads_end_theirs_at_once(home: Home, data: list[Path]) -> None:
+    def work(name: str) -> list[localrun.Run]:
+        runs = []
+        for number in range(4):
+            with localrun.run(name=f"{name}-{number}", trace_files=True) as run:
+                _read_all(data[:400])
+            runs.append(run)
+        return runs
+
+    with ThreadPoolExecutor() as pool:
+        for runs in pool.map(work, "abc"):
+            assert all(len(run.upstream_artifacts) >= 400 for run in runs)
+
+
+def test_a_block_that_the_end_of_the_program_leaves(home: Home, data: list[Path]) -> None:
+    code = """
+        import os, sys
+        from pathlib import Path
+        import localrun
+        os.chdir(sys.argv[1])
+
+        def work():
+            with localrun.run(name="run", trace_files=True):
+                for path in Path(".").iterdir():
+                    path.read_text()
+                yield
+
+        generator = work()
+        next(generator)
+    """
+    run_python(code, data[0].parent)
+    assert not files.is_locked(RunFolder(home.runs / "run").artifacts)
+    assert len(localrun.get_run("run").upstream_artifacts) == COUNT
+
+
 def test_wherever_it_is_moved_meanwhile(home: Home, data: list[Path]) -> None:
     with _held_up(home, data) as run:
         run.save("elsewhere")
@@ -116,7 +162,7 @@ PROGRAM = """
 def test_the_program_ends_with_it(home: Home, data: list[Path], end: str) -> None:
     run_python(PROGRAM, data[0].parent, f"os.setsid(); {end}", ok=False)
     if end in ("", "raise SystemExit"):
-        assert not artifacts.files.is_locked(RunFolder(home.runs / "run").artifacts)
+        assert not files.is_locked(RunFolder(home.runs / "run").artifacts)
     assert len(localrun.get_run("run").upstream_artifacts) == COUNT
 
 
@@ -138,14 +184,14 @@ def test_one_that_is_killed_then_is_told_of(home: Home, data: list[Path]) -> Non
         kill(process.pid)
         assert len(run.upstream_artifacts) < COUNT
         with pytest.warns(RuntimeWarning, match="not all files that were opened are recorded"):
-            audit._settle()  # as at the end of the program
+            audit.settle()  # as at the end of the program
 
 
 def test_another_users_lock_is_waited_for_by_nobody(home: Home, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs to be root, to make a file another user's")
     folder = RunFolder(tmp_path)
-    lock = artifacts.files.ByteLock.of_open(artifacts.open_journal(folder))
+    lock = files.ByteLock.of_open(artifacts.open_journal(folder))
     os.chown(folder.artifacts, 1234, 1234)
     began = time.monotonic()
     artifacts.settle(folder)

@@ -17,6 +17,7 @@ from localrun.model import record as records
 from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
 
+_WAIT_S = 1.0  # for each run whose files are still being looked at
 _NOTHING = (b'"upstream_artifacts": [],', b'"downstream_artifacts": [],')
 _UID = b'"uid": "'
 
@@ -151,7 +152,7 @@ def _history(folder: RunFolder) -> History | None:
 def _made_of(folder: RunFolder, record: Record) -> History:
     # One record that says nonsense, which came from elsewhere, say, is not to spoil the lineage of all others.
     upstream, downstream = (
-        [each for each in artifacts.of(folder, record, direction) if artifacts.is_one(each)]
+        [each for each in artifacts.of(folder, record, direction, _WAIT_S) if artifacts.is_one(each)]
         for direction in artifacts.DIRECTIONS
     )
     return History(

@@ -163,9 +163,15 @@ def _leave_all() -> None:
 
     A thread that is still at work in one is cut off by the end of the process, and that is what its record will say.
     """
-    for run, thread, _ in reversed(_entered.copy().values()):
+    watched = False
+    for run, thread, watch in reversed(_entered.copy().values()):
         if block.is_mine(run.run_uid) and (thread is threading.main_thread() or not thread.is_alive()):
             leave(run, getattr(sys, "last_value", None))
+            watched = watched or watch is not None
+    if watched:
+        from localrun.engine.tracing.files import audit
+
+        audit.settle()
 
 
 def _ending(error: BaseException | None) -> Ending:

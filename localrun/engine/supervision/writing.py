@@ -11,7 +11,8 @@ from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 
 _RETRY_S = 1.0
-# What is over sooner than this has its start written together with its end.
+# What is over sooner than this has its start written together with its end. Before that the record doesn't say which
+# processes are the run's: whoever ends it for a supervisor killed meanwhile knows them by the mark they carry.
 _BRIEF_S = 0.005
 
 

@@ -2,8 +2,9 @@
 
 An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
 watches. What has been put by is looked at when the watch ends; or, of a program that opens many files, meanwhile and by
-a `witness`, a process that reads and digests on another core and writes into the run's journal itself. The program
-doesn't wait for it: who asks for the artifacts does, and the program's last line.
+a `witness`, a process that reads and digests on another core and writes into the run's journal itself. A watch's end
+waits no longer than until the witness is told of everything; who asks for the artifacts, and the end of the program,
+wait until it has noted everything.
 
 An event is three items of one long list, and no object of its own: a program's thousands would have the garbage
 collector look through all that it has, again and again.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _ITEMS = 3  # of an event
 _MANY = 256 * _ITEMS  # from here on they are not left to the end
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
+_MOST_PATIENCE_S = 0.1
 
 _watches: list[Watch] = []
 _is_installed = False
@@ -52,11 +54,14 @@ class Watch:
         self._began = time.monotonic()
         self._witness: witness.Witness | None = None
         self._sending = threading.Lock()
+        self._sender: int | None = None  # the thread that does
+        self._is_to_end = False
 
     def send(self) -> None:
         """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
         if not self._sending.acquire(blocking=False):
             return
+        self._sender = threading.get_ident()
         try:
             if self._witness is None:
                 self._witness = witness.start(self.folder, self._scope, self._cwd, self._since)
@@ -68,29 +73,39 @@ class Watch:
         except OSError:
             self.many = sys.maxsize  # no process, no descriptor: the rest is looked at in the end
         finally:
+            self._sender = None
             self._sending.release()
+        if self._is_to_end:
+            self._end()
 
     def stop(self) -> None:
         """Stop recording; all of it is or comes into the run's journal. What can't be written is no error, but told."""
         if self not in _watches:
             return  # of the process that this one was forked from
         _watches.remove(self)
-        try:
+        if self._sender == threading.get_ident():  # a block in a generator is closed in the midst of it
+            self._is_to_end = True
+        else:
             self._end()
-        except OSError as error:
-            _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
 
     def _end(self) -> None:
-        with self._sending:
-            was_there = self._witness is not None
-            if self._witness is not None and self._witness.tell(self.pending) and self._witness.leave():
-                _leaving.append((self._witness, self.folder.path))
-                self._witness.has_ended(within=_PATIENCE * (time.monotonic() - self._began))
-                return _settle(wait=False)
+        try:
+            with self._sending:
+                self._finish()
+        except OSError as error:
             self.abandon()
-            sightings = Sightings(functools.partial(artifacts.append, self.folder), self._scope, self._cwd, self._since)
-            sightings.take(self.pending)
-            sightings.finish()
+            _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
+
+    def _finish(self) -> None:
+        was_there = self._witness is not None
+        if self._witness is not None and self._witness.tell(self.pending) and self._witness.leave():
+            self._witness.has_ended(within=min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S))
+            _leaving.append((self._witness, self.folder.path))
+            return settle(wait=False)
+        self.abandon()
+        sightings = Sightings(functools.partial(artifacts.append, self.folder), self._scope, self._cwd, self._since)
+        sightings.take(self.pending)
+        sightings.finish()
         if was_there:
             _warn_of_lost(self.folder.path)
         return None
@@ -147,13 +162,13 @@ def _hook(event: str, args: Any) -> None:
 
 
 _OTHERS = {
-    "os.rename": lambda source, target, *_: (MOVED, _plain(source), _plain(target)),
-    "os.remove": lambda path, *_: (REMOVED, _plain(path), ""),
-    "os.chdir": lambda path, *_: (WENT, _plain(path), ""),
+    "os.rename": lambda source, target, *_: (MOVED, _as_it_is(source), _as_it_is(target)),
+    "os.remove": lambda path, *_: (REMOVED, _as_it_is(path), ""),
+    "os.chdir": lambda path, *_: (WENT, _as_it_is(path), ""),
 }
 
 
-def _plain(path: Any) -> Any:
+def _as_it_is(path: Any) -> Any:
     """A path as it is now; that of a descriptor is asked for, which is another one tomorrow."""
     try:
         return os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
@@ -164,17 +179,23 @@ def _plain(path: Any) -> Any:
 _leaving: list[tuple[witness.Witness, str]] = []  # those still at work for watches that have ended, and their runs
 
 
-def _settle(*, wait: bool = True) -> None:
-    """See to the witnesses that have come to their end; with ``wait``, once all have."""
-    for each in _leaving.copy():
-        if wait or each[0].has_ended():
-            _leaving.remove(each)
-            if not each[0].end():
-                _warn_of_lost(each[1])
+def settle(*, wait: bool = True) -> None:
+    """See to the witnesses that have come to their end; with ``wait``, once all have.
+
+    The end of the program waits: in a container, say, a witness would not survive it.
+    """
+    for _ in range(len(_leaving)):
+        try:
+            found, path = _leaving.pop(0)
+        except IndexError:
+            return  # another thread has taken them
+        if not wait and not found.has_ended():
+            _leaving.append((found, path))
+        elif not found.end():
+            _warn_of_lost(path)
 
 
-# In a container, or where a session's last process is its end, the witness would not survive the program.
-atexit.register(_settle)
+atexit.register(settle)
 
 
 def _warn_of_lost(path: str) -> None:
@@ -186,6 +207,7 @@ def _warn(text: str) -> None:
 
 
 def _abandon_all() -> None:
+    witness.close_journals()
     while _watches:
         _watches.pop().abandon()
     while _leaving:

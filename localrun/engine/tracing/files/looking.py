@@ -44,4 +44,8 @@ def main() -> None:
 def _messages() -> Iterator[Any]:
     with open(0, "rb", closefd=False) as line:
         while len(head := line.read(LENGTH.size)) == LENGTH.size:
-            yield marshal.loads(line.read(LENGTH.unpack(head)[0]))  # noqa: S302 - it is our own parent's
+            (length,) = LENGTH.unpack(head)
+            data = line.read(length)
+            if len(data) < length:
+                return  # the program was killed, and the rest with it
+            yield marshal.loads(data)  # noqa: S302 - it is our own parent's

@@ -118,8 +118,11 @@ class Sightings:
 
     def _path(self, name: Any) -> str | None:
         """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
-        if isinstance(name, bytes):
-            name = os.fsdecode(name)
+        if isinstance(name, bytes | os.PathLike):
+            try:
+                name = os.fsdecode(name)
+            except Exception:  # noqa: BLE001 - a path of the program's own type: its code
+                return None
         if not isinstance(name, str) or not name:
             return None
         if name[0] == "/" and "//" not in name and "/." not in name and name[-1] != "/":

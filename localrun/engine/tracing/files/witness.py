@@ -46,8 +46,7 @@ class Witness:
     def tell(self, message: Any) -> bool:
         """Tell it something; what it has no time for now is kept. False if it was lost."""
         data = _marshalled(message)
-        self._unsent += looking.LENGTH.pack(len(data))
-        self._unsent += data
+        self._unsent += looking.LENGTH.pack(len(data)) + data  # at once, whatever interrupts us
         return self._send(_MOST_UNSENT)
 
     def leave(self) -> bool:
@@ -100,18 +99,30 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
         OSError: the system can't start it now.
     """
     journal = moved_up(artifacts.open_journal(folder))
+    _journals.add(journal)
     try:
         ByteLock.of_open(journal)
         found = _start(journal)
     finally:
+        _journals.discard(journal)
         os.close(journal)  # and it has the lock
     found.tell((files.roots, files.left_out, cwd, since))
     return found
 
 
+_journals: set[int] = set()  # of witnesses that are being started
+
+
+def close_journals() -> None:
+    """In a forked child, have nothing to do with the locks of witnesses that its parent was about to start."""
+    while _journals:
+        os.close(_journals.pop())
+
+
 def _start(journal: int) -> Witness:
     ours, its = socket.socketpair()
-    found = Witness(ours)
+    # No standard stream, even where those are closed.
+    found = Witness(socket.socket(fileno=moved_up(ours.detach())))
     argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
     actions: list[Any] = [(os.POSIX_SPAWN_DUP2, its.fileno(), 3), (os.POSIX_SPAWN_DUP2, journal, looking.JOURNAL)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
@@ -136,8 +147,14 @@ def _marshalled(message: Any) -> bytes:
         return marshal.dumps([_plain(each) for each in message])
 
 
-def _plain(name: Any) -> str | bytes | int | None:
-    name = os.fspath(name) if isinstance(name, os.PathLike) else name
-    if isinstance(name, str):
-        return str.__str__(name)
-    return int(name) if isinstance(name, int) else name if isinstance(name, bytes) or name is None else 0
+def _plain(item: Any) -> str | bytes | int | None:
+    """An item of an event, of the plainest type; 0 for what names no file."""
+    try:
+        item = os.fspath(item) if isinstance(item, os.PathLike) else item
+    except Exception:  # noqa: BLE001 - it is the program's own code, and the program is told of it where it called
+        return 0
+    if isinstance(item, str):
+        return str.__str__(item)
+    if isinstance(item, bytes):
+        return bytes(item)
+    return int(item) if isinstance(item, int) else None if item is None else 0
