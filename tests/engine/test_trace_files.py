@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,25 @@ def test_two_at_once_record_both(home: Home, project: Path) -> None:
     assert len(outer("downstream")) == MANY // 4 + 1
 
 
+def test_threads_that_start_and_stop_miss_nothing(home: Home, project: Path) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(name: str) -> None:
+        for number in range(20):
+            made = {f"{name}-{number}-{each}" for each in range(30)}
+            with traced(home) as noted:
+                for each in made:
+                    Path(each).touch()
+            assert made <= noted("downstream").keys()
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            assert len(list(pool.map(work, "abcd"))) == 4
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_witness_that_is_killed_is_told_of(home: Home, project: Path) -> None:
     with pytest.warns(RuntimeWarning, match="not all files that were opened are recorded"), traced(home) as noted:
         for number in range(MANY):
@@ -441,5 +461,5 @@ def test_large_files(home: Home, project: Path) -> None:
 def test_nothing_is_recorded_when_nobody_watches(home: Home, project: Path) -> None:
     with traced(home):
         pass
-    assert audit._watches == []
+    assert audit._watches == ()
     Path("file").write_text("x")

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localrun import settings
@@ -37,7 +37,8 @@ _MANY = 256 * _ITEMS  # from here on they are not left to the end
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 _MOST_PATIENCE_S = 0.1
 
-_watches: list[Watch] = []
+_watches: tuple[Watch, ...] = ()  # another one with each change: hooks are going through it
+_changing = threading.Lock()
 _is_installed = False
 
 
@@ -82,7 +83,7 @@ class Watch:
         """Stop recording; all of it is or comes into the run's journal. What can't be written is no error, but told."""
         if self not in _watches:
             return  # of the process that this one was forked from
-        _watches.remove(self)
+        _change(lambda watches: tuple(each for each in watches if each is not self))
         if self._sender == threading.get_ident():  # a block in a generator is closed in the midst of it
             self._is_to_end = True
         else:
@@ -97,14 +98,14 @@ class Watch:
             _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
 
     def _finish(self) -> None:
-        was_there = self._witness is not None
-        if self._witness is not None and self._witness.tell(self.pending) and self._witness.leave():
+        was_there, events = self._witness is not None, self.pending[:]  # a hook in another thread may still add some
+        if self._witness is not None and self._witness.tell(events) and self._witness.leave():
             self._witness.has_ended(within=min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S))
             _leaving.append((self._witness, self.folder.path))
             return settle(wait=False)
         self.abandon()
         sightings = Sightings(functools.partial(artifacts.append, self.folder), self._scope, self._cwd, self._since)
-        sightings.take(self.pending)
+        sightings.take(events)
         sightings.finish()
         if was_there:
             _warn_of_lost(self.folder.path)
@@ -135,8 +136,14 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
         raise RunConfigError(f"trace_files: must be True or a list of folders, not {files!r}")
     _install()
     watch = Watch(folder, found)
-    _watches.append(watch)
+    _change(lambda watches: (*watches, watch))
     return watch
+
+
+def _change(change: Callable[[tuple[Watch, ...]], tuple[Watch, ...]]) -> None:
+    global _watches
+    with _changing:
+        _watches = change(_watches)
 
 
 def _install() -> None:
@@ -207,8 +214,10 @@ def _warn(text: str) -> None:
 
 
 def _abandon_all() -> None:
+    global _watches, _changing
     witness.close_journals()
-    while _watches:
-        _watches.pop().abandon()
+    for watch in _watches:
+        watch.abandon()
+    _watches, _changing = (), threading.Lock()
     while _leaving:
         _leaving.pop()[0].close()
