@@ -101,8 +101,8 @@ def of(folder: RunFolder, record: Mapping[str, Any], direction: str, within: flo
     Those of an ended run are waited for, so many seconds at most.
     """
     known = record.get(f"{direction}_artifacts") or []
-    there = _where(folder, record.get("uid"))
-    if there is None or not os.path.exists(there.artifacts):
+    there = _with_journal(folder, record.get("uid"))
+    if there is None:
         return list(known)
     if RunStatus.from_string(record.get("status", "")).is_terminal() and not settle(there, within):
         import warnings
@@ -127,16 +127,17 @@ def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
     return artifact["kind"], artifact.get("uid") or artifact["url"]
 
 
-def _where(folder: RunFolder, uid: str | None) -> RunFolder | None:
-    """Where the run is by now: there, or, if another one has taken its place, in the archive beside it."""
-    return next((each for each in (folder, folder.archived(str(uid))) if _is_of(each, uid)), None)
+def _with_journal(folder: RunFolder, uid: str | None) -> RunFolder | None:
+    """Where the run's journal is, if it has one: in its place, or, if another run has taken that, in the archive."""
+    places = folder, folder.archived(str(uid))
+    return next((each for each in places if os.path.exists(each.artifacts) and _is_of(each, uid)), None)
 
 
 def _is_of(folder: RunFolder, uid: str | None) -> bool:
     try:
         return uid in (None, files.read_json(folder.record)["uid"])
-    except (OSError, ValueError, TypeError, LookupError):
-        return not folder.is_archived  # without a record that can be read it is nobody else's
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return True  # without a record that can be read it is nobody else's
 
 
 def _is_looked_at(folder: RunFolder) -> bool:
