@@ -245,7 +245,7 @@ class Supervisor:
         if self._telemetry is None:
             uuids = [gpu.uuid for gpu in self._held.gpus]
             self._telemetry = Telemetry(self._folder.telemetry(resumption), uuids, self._launcher.alive)
-        self._record.note_soon(change)
+        self._record.note_sometime(change)
 
     # -- watching ---------------------------------------------------------------------------------------------------
 

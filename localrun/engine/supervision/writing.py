@@ -11,9 +11,6 @@ from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 
 _RETRY_S = 1.0
-# What is over sooner than this has its start written together with its end. Before that the record doesn't say which
-# processes are the run's: whoever ends it for a supervisor killed meanwhile knows them by the mark they carry.
-_BRIEF_S = 0.005
 
 
 class Writing:
@@ -42,10 +39,11 @@ class Writing:
         self._unwritten = None
         return True
 
-    def note_soon(self, change: Callable[[Record], None]) -> None:
-        """Have a step written with the next one, or when `catch_up` finds that none comes soon."""
+    def note_sometime(self, change: Callable[[Record], None]) -> None:
+        """Write a step now or, where the disk refuses, with the next one or when `catch_up` finds that it doesn't."""
         self._unwritten = self._after_the_unwritten(change)
-        self._due = time.monotonic() + _BRIEF_S
+        self._due = time.monotonic()
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Write the step that is due; where the disk refuses, again later."""
