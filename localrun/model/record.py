@@ -182,7 +182,7 @@ def is_supervised(folder: RunFolder) -> bool:
 
 def encode(record: Record) -> bytes:
     """A record as JSON text with a field a line: readable, and made by the fast encoder."""
-    lines = [f'  "{key}": {_encode_json(value)}' for key, value in record.items()]
+    lines = [f'  "{key}": {"null" if value is None else _encode_json(value)}' for key, value in record.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "surrogatepass")
 
 
