@@ -38,7 +38,7 @@ _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait fo
 _MOST_PATIENCE_S = 0.1
 
 _watches: tuple[Watch, ...] = ()  # another one with each change: hooks are going through it
-_changing = threading.Lock()
+_changing = threading.RLock()
 _is_installed = False
 
 
@@ -143,7 +143,12 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
 def _change(change: Callable[[tuple[Watch, ...]], tuple[Watch, ...]]) -> None:
     global _watches
     with _changing:
-        _watches = change(_watches)
+        while True:
+            before = _watches
+            after = change(before)
+            if _watches is before:  # else a block in a generator was closed in the midst of it
+                _watches = after
+                return
 
 
 def _install() -> None:
@@ -218,6 +223,6 @@ def _abandon_all() -> None:
     witness.close_journals()
     for watch in _watches:
         watch.abandon()
-    _watches, _changing = (), threading.Lock()
+    _watches, _changing = (), threading.RLock()
     while _leaving:
         _leaving.pop()[0].close()
