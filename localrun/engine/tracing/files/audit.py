@@ -57,6 +57,7 @@ class Watch:
         self._sending = threading.Lock()
         self._sender: int | None = None  # the thread that does
         self._is_to_end = False
+        self._has_ended = False
 
     def send(self) -> None:
         """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
@@ -64,6 +65,8 @@ class Watch:
             return
         self._sender = threading.get_ident()
         try:
+            if self._has_ended:
+                return  # a hook in another thread was late
             if self._witness is None:
                 self._witness = witness.start(self.folder, self._scope, self._cwd, self._since)
             count = len(self.pending)
@@ -98,6 +101,7 @@ class Watch:
             _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
 
     def _finish(self) -> None:
+        self._has_ended = True
         was_there, events = self._witness is not None, self.pending[:]  # a hook in another thread may still add some
         if self._witness is not None and self._witness.tell(events) and self._witness.leave():
             self._witness.has_ended(within=min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S))
