@@ -111,7 +111,7 @@ def _limits() -> list[list[int]]:
 
 
 def _take_on(cpus: Iterable[int], limits: list[list[int]], instead_of: list[list[int]]) -> None:
-    """Inherited by what is started next: the CPUs, and the soft limits as far as our hard ones go."""
+    """What is started next inherits these CPUs and limits; of the limits those are set that differ."""
     if os.sched_getaffinity(0) != set(cpus):
         try:
             os.sched_setaffinity(0, cpus)
