@@ -18,7 +18,7 @@ from localrun.engine.dispatch import submission
 from localrun.engine.queue import Queue
 from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
-from localrun.model import journal
+from localrun.model import journal, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -45,7 +45,7 @@ def request_stop(
         if status in (RunStatus.PENDING, RunStatus.QUEUED):
             records.advance(record, RunStatus.STOPPED, reason=Reason.STOPPED_BY_USER, message=message)
         elif status.is_active() and record["stop_requested"] is None and not only_waiting:
-            record["stop_requested"] = {"time": records.now(), "message": message}
+            record["stop_requested"] = {"time": times.now(), "message": message}
             records.add_event(record, "stop", message)
 
     before = records.read(folder)

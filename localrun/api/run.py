@@ -20,6 +20,7 @@ from localrun.engine.dispatch.waiting import check_timeout, ensure_looked_after,
 from localrun.engine.queue import Queue
 from localrun.errors import NotARunError, RunNotFoundError, SystemFailureError
 from localrun.model import record as records
+from localrun.model import times
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
 
@@ -324,7 +325,7 @@ class Run(Outcome, Block):
 def broken(folder: RunFolder, error: SystemFailureError) -> Run:
     """The handle on a run whose record can't be read: UNKNOWN, with the reason; the file is left as it is."""
     record = records.new(uid="", name=os.path.basename(folder.path), run_type="UNKNOWN")
-    changed = records.iso(os.stat(folder.record).st_mtime)
+    changed = times.iso(os.stat(folder.record).st_mtime)
     record.update(status=RunStatus.UNKNOWN.value, reason="Unreadable", message=error.message, created_at=changed)
     return Run._of(record, folder)
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 
 from localrun import files
 from localrun.errors import IllegalTransitionError, NotARunError, RunNotFoundError, SystemFailureError
-from localrun.model import artifacts, journal
+from localrun.model import journal, noted, times
 from localrun.model.folder import RECORD_BYTE, SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import TRANSITIONS, RunStatus
 
@@ -27,27 +26,9 @@ Record: TypeAlias = "dict[str, Any]"
 SCHEMA = 1
 
 
-def now() -> str:
-    """The time as UTC ISO 8601 with offset, in microseconds."""
-    return iso(time.time())
-
-
-def iso(seconds: float) -> str:
-    """A time in seconds since the epoch as UTC ISO 8601 with offset, in microseconds."""
-    whole, micro = divmod(round(seconds * 1_000_000), 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{micro:06d}+00:00"
-
-
-def seconds(text: str) -> float:
-    """A time of a record, as ``iso`` writes it, in seconds since the epoch."""
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
-
-
 def new(*, uid: str, name: str, run_type: str, **fields: Any) -> Record:
     """The record of a run that is being submitted: PENDING, with every field the record holds, in reading order."""
-    at = now()
+    at = times.now()
     record: Record = {
         "schema": SCHEMA, "uid": uid, "name": name, "run_type": run_type,
         "status": RunStatus.PENDING.value, "reason": None, "message": None, "exit_code": None, "signal": None,
@@ -93,7 +74,7 @@ def advance(
     current = status(record)
     if to not in TRANSITIONS[current]:
         raise IllegalTransitionError(f"run {record['name']}: cannot go from {current} to {to}")
-    at = at or now()
+    at = at or times.now()
     if to is RunStatus.STARTING:
         record["resumptions"].append(_resumption(len(record["resumptions"]), at))
         record["start_time"] = record["start_time"] or at
@@ -113,7 +94,7 @@ def advance(
 
 def add_event(record: Record, kind: str, message: str) -> None:
     """Append to a record's events: something that happened and is no change of status."""
-    record["events"].append({"time": now(), "type": kind, "message": message})
+    record["events"].append({"time": times.now(), "type": kind, "message": message})
 
 
 def read(folder: RunFolder) -> Record:
@@ -165,13 +146,13 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
         change(record)
         _check(record, before)
         ends = status(record).is_terminal() and not before.is_terminal()
-        are_taken_in = ends and artifacts.take_in(folder, record)
-        record["updated_at"] = now()
+        are_taken_in = ends and noted.take_in(folder, record)
+        record["updated_at"] = times.now()
         if (status(record), record["name"]) != (before, name):
             journal.note(folder)
         files.replace(folder.record, encode(record), sync=sync)
         if are_taken_in:
-            artifacts.forget(folder)
+            noted.forget(folder)
     return record
 
 

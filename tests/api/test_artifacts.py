@@ -17,7 +17,7 @@ from support import Home, start_python, submit
 
 import localrun
 from localrun.api.tracing import current, opening
-from localrun.model import artifacts, digests
+from localrun.model import artifacts, digests, noted
 from localrun.model.folder import RunFolder
 
 LARGE = digests.SMALL + (1 << 20)
@@ -31,7 +31,7 @@ class Block:
         self.folder = RunFolder(path, "uid-of-the-block")
 
     def noted(self, direction: str) -> list[dict[str, Any]]:
-        return artifacts.of(self.folder, {}, direction)
+        return noted.of(self.folder, {}, direction)
 
     @property
     def read(self) -> list[dict[str, Any]]:
@@ -323,8 +323,8 @@ def test_files_elsewhere(block: Block) -> None:
     with localrun.open("memory://folder/there.txt") as file:
         assert list(file) == ["über"]
     data = "über".encode()
-    for noted in (block.made, block.read):
-        assert [(each["url"], each["size"], each["digest"]) for each in noted] == [
+    for found in (block.made, block.read):
+        assert [(each["url"], each["size"], each["digest"]) for each in found] == [
             ("memory://folder/there.txt", 5, sha(data))
         ]
 

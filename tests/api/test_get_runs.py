@@ -17,13 +17,14 @@ import localrun
 from localrun import ObjectList, PaginatedObjectList, RunConfigError, RunStatus
 from localrun.api.listing import find as listing
 from localrun.model import record as records
+from localrun.model import times
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
 def put(home: Home, name: str, minute: float, status: str = "COMPLETED", **fields: Any) -> None:
     """A run of the past in the runs folder."""
-    created = records.iso((START + dt.timedelta(minutes=minute)).timestamp())
+    created = times.iso((START + dt.timedelta(minutes=minute)).timestamp())
     request = fields.pop("request", {})
     made = records.new(uid=f"uid-{name}", name=name, run_type="COMMAND", created_at=created, request=request)
     made["lifecycle"][-1]["status"] = made["status"] = status
@@ -37,7 +38,7 @@ def put(home: Home, name: str, minute: float, status: str = "COMPLETED", **field
 def past(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Runs that differ in all that can be asked for; with and without an index."""
     monkeypatch.setattr(listing, "_WORTH_AN_INDEX", 0 if request.param == "indexed" else 1000)
-    ended = {"end_time": records.iso((START + dt.timedelta(minutes=30)).timestamp())}
+    ended = {"end_time": times.iso((START + dt.timedelta(minutes=30)).timestamp())}
     h100 = {"gpus": 2, "gpu_type": "h100"}
     put(home, "a", 0, **ended, creator="alice", request={"gpus": 0, "cluster": "xyz"}, host="box")
     put(home, "b", 1, "FAILED", **ended, creator="bob", request=h100, host="box")

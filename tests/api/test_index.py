@@ -19,7 +19,7 @@ import localrun
 from localrun.api.listing import find as listing
 from localrun.api.listing import index as indexes
 from localrun.api.listing.index import Index, Place, UnusableError
-from localrun.model import journal
+from localrun.model import journal, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.status import RunStatus
@@ -73,10 +73,10 @@ class Runs:
 
 
 def record(name: str, status: str, at: float) -> dict[str, Any]:
-    made = records.new(uid=f"{name}-uid", name=name, run_type="COMMAND", created_at=records.iso(START + at))
+    made = records.new(uid=f"{name}-uid", name=name, run_type="COMMAND", created_at=times.iso(START + at))
     made["lifecycle"][-1]["status"] = made["status"] = status
     if status in ("STARTING", "RUNNING", "TERMINATING"):
-        records_of = {"index": 0, "status": None, "started_at": records.iso(START), "ended_at": None}
+        records_of = {"index": 0, "status": None, "started_at": times.iso(START), "ended_at": None}
         made["resumptions"].append(records_of)
     return made
 
@@ -117,10 +117,10 @@ class TestQuery:
         assert runs.found("STOPPED") == []
 
     def test_after_and_beyond(self, runs: Runs) -> None:
-        assert runs.found(after=records.iso(START + 2)) == ["r4", "r3", "r2"]
-        assert runs.found(beyond=Place(records.iso(START + 2), b"r2")) == ["r1", "r0"]
-        assert runs.found(beyond=Place(records.iso(START + 2), b"r2a")) == ["r2", "r1", "r0"]
-        assert runs.found("FAILED", "COMPLETED", beyond=Place(records.iso(START + 1), b"r1")) == ["r0"]
+        assert runs.found(after=times.iso(START + 2)) == ["r4", "r3", "r2"]
+        assert runs.found(beyond=Place(times.iso(START + 2), b"r2")) == ["r1", "r0"]
+        assert runs.found(beyond=Place(times.iso(START + 2), b"r2a")) == ["r2", "r1", "r0"]
+        assert runs.found("FAILED", "COMPLETED", beyond=Place(times.iso(START + 1), b"r1")) == ["r0"]
 
     def test_by_name_the_records_not_the_folders(self, runs: Runs) -> None:
         runs.put("r9", at=9, into="copy")

@@ -17,7 +17,7 @@ from typing import Any
 from rounds import fresh_home, interleaved
 
 import localrun
-from localrun.model import record as records
+from localrun.model import times
 
 _DAY_S = 86_400.0
 
@@ -26,11 +26,11 @@ def make_runs(folder: Path, number: int, like: dict[str, Any]) -> None:
     """So many run folders with the record of a real run, one created a second after the other."""
     folder.mkdir(parents=True)
     text = json.dumps({**like, "name": "@name", "uid": "@uid", "created_at": "@created", "status": "@status"})
-    start = records.seconds(like["created_at"]) - 30 * _DAY_S
+    start = times.seconds(like["created_at"]) - 30 * _DAY_S
     for index in range(number):
         status = "RUNNING" if index < 10 else "FAILED" if index % 100 == 50 else "COMPLETED"
         given = {"@name": f"run-{index:06d}", "@uid": f"{index:016x}", "@status": status}
-        given["@created"] = records.iso(start + index)
+        given["@created"] = times.iso(start + index)
         made = text
         for mark, value in given.items():
             made = made.replace(mark, value)

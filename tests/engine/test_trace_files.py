@@ -22,8 +22,8 @@ from support import Home, find_processes, kill, run_python, wait_until
 
 from localrun.engine.tracing.files import audit
 from localrun.errors import RunConfigError
-from localrun.model import artifacts
 from localrun.model.folder import RunFolder
+from localrun.model.noted import of as artifacts_of
 
 MANY = 2000  # with so many a witness looks at them
 
@@ -53,7 +53,7 @@ def traced(home: Home, files: Any = True) -> Iterator[Callable[[str], dict[str, 
     os.mkdir(folder.path)
 
     def noted(direction: str) -> dict[str, Any]:
-        found = artifacts.of(folder, {"status": "COMPLETED"}, direction)
+        found = artifacts_of(folder, {"status": "COMPLETED"}, direction)
         assert len({each["url"] for each in found}) == len(found)
         return {os.path.relpath(each["url"]): (each["size"], each["digest"]) for each in found}
 
@@ -230,12 +230,12 @@ def test_two_at_once_record_both(home: Home, project: Path) -> None:
     with traced(home) as outer:
         Path("old.txt").read_text()
         with traced(home) as inner:
-            for number in range(MANY // 4):
+            for number in range(MANY):
                 Path(f"{number}.out").write_text("x")
         Path("last.txt").write_text("x")
-    assert len(inner("downstream")) == MANY // 4
+    assert len(inner("downstream")) == MANY
     assert outer("upstream") == {"old.txt": known("old")}
-    assert len(outer("downstream")) == MANY // 4 + 1
+    assert len(outer("downstream")) == MANY + 1
 
 
 def test_threads_that_start_and_stop_miss_nothing(home: Home, project: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_witness_that_is_killed_is_told_of(home: Home, project: Path) -> None:
 
 def test_nobody_waits_for_a_witness_that_is_behind(home: Home, project: Path) -> None:
     with traced(home) as noted:
-        for number in range(300):
+        for number in range(1100):
             Path(f"{number}.out").write_text("x")
         (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
         (watch,) = audit._watches
@@ -302,7 +302,7 @@ def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, projec
         from localrun.model.folder import RunFolder
         os.chdir(sys.argv[1])
         watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
-        for number in range(300):
+        for number in range(1100):
             open(f"{number}.out", "w").close()
         (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
         os.kill(process.pid, signal.SIGSTOP)
@@ -318,7 +318,7 @@ def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, projec
     said = run_python(start + textwrap.dedent(code), project, folder.path, ok=False)
     os.kill(int(said.stdout), signal.SIGCONT)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert len(artifacts.of(folder, {}, "downstream")) >= 256
+    assert len(artifacts_of(folder, {}, "downstream")) >= 1024
 
 
 def test_a_program_without_standard_input(home: Home, project: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_program_without_standard_input(home: Home, project: Path) -> None:
         os.chdir(sys.argv[1])
         os.close(0)
         watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
-        for number in range(600):
+        for number in range(1200):
             open(f"{number}.out", "w").close()
         assert os.open(os.devnull, os.O_RDONLY) == 0
         watch.stop()
@@ -338,7 +338,7 @@ def test_a_program_without_standard_input(home: Home, project: Path) -> None:
     folder = RunFolder(home.place / "run", "uid")
     os.mkdir(folder.path)
     run_python(code, project, folder.path)
-    assert len(artifacts.of(folder, {}, "downstream")) == 600
+    assert len(artifacts_of(folder, {}, "downstream")) == 1200
 
 
 class _Unnameable(os.PathLike[str]):
@@ -346,7 +346,7 @@ class _Unnameable(os.PathLike[str]):
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("many", [0, 600])
+@pytest.mark.parametrize("many", [0, 1200])
 def test_paths_of_other_types(home: Home, project: Path, many: int) -> None:
     with traced(home) as noted:
         io.FileIO(Path("old.txt")).close()  # type: ignore[arg-type]
@@ -375,9 +375,9 @@ def test_a_block_in_a_generator_that_is_closed_as_its_witness_starts(
     monkeypatch.setattr(audit.witness, "start", closing)
     generator = work()
     noted = next(generator)
-    for number in range(300):
+    for number in range(1100):
         Path(f"{number}.out").write_text("x")
-    assert len(noted("downstream")) >= 256
+    assert len(noted("downstream")) >= 1024
 
 
 def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:
@@ -387,7 +387,7 @@ def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Pat
         from localrun.model.folder import RunFolder
         os.chdir(sys.argv[1])
         audit.start(RunFolder(sys.argv[2], "uid"), True)
-        for number in range(1000):
+        for number in range(3000):
             open(f"{number}.out", "w").close()
         os.kill(os.getpid(), 9)
     """
@@ -395,7 +395,7 @@ def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Pat
     os.mkdir(folder.path)
     run_python(code, project, folder.path, ok=False)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert 500 < len(artifacts.of(folder, {}, "downstream")) <= 1000
+    assert 2000 < len(artifacts_of(folder, {}, "downstream")) <= 3000
 
 
 def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:
@@ -405,10 +405,10 @@ def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> No
         from localrun.model.folder import RunFolder
         os.chdir(sys.argv[1])
         watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
-        for number in range(300):
+        for number in range(1100):
             open(f"{number}.out", "w").close()
         child = os.fork()
-        for number in range(300):
+        for number in range(1100):
             open(f"{number}.{'child' if child == 0 else 'parent'}", "w").close()
         if child == 0:
             watch.stop()
@@ -423,8 +423,8 @@ def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> No
     folder = RunFolder(home.place / "run", "uid")
     os.mkdir(folder.path)
     run_python(code, project, folder.path)
-    made = {os.path.basename(each["url"]) for each in artifacts.of(folder, {}, "downstream")}
-    assert made == {f"{number}.{kind}" for number in range(300) for kind in ("out", "parent")}
+    made = {os.path.basename(each["url"]) for each in artifacts_of(folder, {}, "downstream")}
+    assert made == {f"{number}.{kind}" for number in range(1100) for kind in ("out", "parent")}
 
 
 def test_libraries_open_files_too(home: Home, project: Path) -> None:

@@ -7,6 +7,7 @@ from support import CPUS, Home, execute, submit, wait_until
 import localrun
 from localrun import RunStatus
 from localrun.model import record as records
+from localrun.model import times
 from localrun.model.folder import RunFolder
 
 
@@ -71,7 +72,7 @@ def test_what_is_written_and_not_signalled_is_seen_all_the_same(home: Home) -> N
     """As when whoever asks for a stop is killed between the two."""
     run = submit("run", "exec sleep 1000", cpus=0)
     localrun.wait_for_run_status(run, "RUNNING")
-    asked = {"time": records.now(), "message": "stopped by a test"}
+    asked = {"time": times.now(), "message": "stopped by a test"}
     records.update(RunFolder(run.path), lambda record: record.update(stop_requested=asked))
     assert run.wait(60).reason == "StoppedByUser"
 

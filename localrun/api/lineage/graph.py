@@ -10,8 +10,7 @@ from typing import Any
 from localrun.api.lineage.histories import Artifact, Histories, History
 from localrun.api.listing.find import find
 from localrun.api.run import Run
-from localrun.model import digests
-from localrun.model import record as records
+from localrun.model import digests, times
 from localrun.model.folder import RunFolder
 
 READ, MADE, USED = "read", "made", "used"
@@ -172,7 +171,7 @@ def _now(artifact: Artifact) -> str | None:
         there = os.stat(path)
         if there.st_size != size:
             return CHANGED
-        if digest is None or there.st_mtime <= records.seconds(artifact["time"]):
+        if digest is None or there.st_mtime <= times.seconds(artifact["time"]):
             return None
         return None if digests.of_file(path)[1] in (None, digest) else CHANGED
     except FileNotFoundError:

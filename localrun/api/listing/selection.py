@@ -11,7 +11,7 @@ from typing import Any
 from localrun.api.run import Run
 from localrun.engine.gpus import inventory as gpus
 from localrun.errors import RunConfigError
-from localrun.model import record as records
+from localrun.model import times
 from localrun.model.config import described
 from localrun.model.status import RunStatus, known_status
 
@@ -135,7 +135,7 @@ def _time(value: str | datetime | None, field: str) -> str | None:
         return None
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        return records.iso(moment.timestamp())
+        return times.iso(moment.timestamp())
     except (ValueError, OverflowError, AttributeError, TypeError, OSError):
         wanted = "a datetime or ISO 8601 text such as '2023-03-31T12:23:04+05:30'"
         raise RunConfigError(f"{field}: must be {wanted}, not {described(value)}") from None

@@ -10,7 +10,7 @@ from localrun.api.listing import find as listing
 from localrun.api.output import following, logs, masking
 from localrun.api.run import Run
 from localrun.errors import RunConfigError
-from localrun.model import record as records
+from localrun.model import times
 from localrun.model.config import described
 
 RunOrName = str | Run
@@ -113,7 +113,7 @@ def stamped(line: logs.Line) -> bytes:
 
 @functools.lru_cache(maxsize=16)
 def _stamp(time: float | None) -> bytes:
-    return b"- " if time is None else f"{records.iso(time)[:23]}+00:00 ".encode()
+    return b"- " if time is None else f"{times.iso(time)[:23]}+00:00 ".encode()
 
 
 def _check(container: str | None, tail: int | None, resumption: int | None) -> None:

@@ -28,7 +28,7 @@ from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
 from localrun.errors import IllegalTransitionError, RunConfigError, SystemFailureError
-from localrun.model import artifacts
+from localrun.model import noted, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.names import validate_name
@@ -60,7 +60,7 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     found = get_run(run).refresh()
     folder = RunFolder(found.path, found.run_uid)
     before = _ended(folder)
-    artifacts.settle(folder)
+    noted.settle(folder)
     own = f"{validate_name(found.name)}{SUFFIX}"  # a record's, which others may have written
     target = files.absolute(path or own, "path")
     if os.path.isdir(target):
@@ -113,7 +113,7 @@ class _Export:
             about_code = None if os.path.lexists(self._folder.code) else self._add_code(tar)
             manifest = {
                 "schema": SCHEMA, "localrun": __version__, "name": self._run.name, "uid": self._run.run_uid,
-                "exported_at": records.now(), "host": os.uname().nodename, "code": about_code,
+                "exported_at": times.now(), "host": os.uname().nodename, "code": about_code,
                 "left_out": self._left_out, "files": self._digests,
             }  # fmt: skip
             data = json.dumps(manifest, indent=1).encode()

@@ -13,7 +13,7 @@ from typing import Any
 
 from localrun.api.tracing import current
 from localrun.errors import IllegalTransitionError
-from localrun.model import artifacts, digests
+from localrun.model import artifacts, digests, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -40,7 +40,7 @@ def note_use(folders: Sequence[RunFolder], used: RunFolder, record: Record) -> N
         key = (folder.uid or folder.path, uid, stored is not None)
         if key in _used or uid == folder.uid or used.path == folder.path:
             continue
-        artifact = artifacts.file(used.path, *_result(stored), records.now())
+        artifact = artifacts.file(used.path, *_result(stored), times.now())
         note([folder], artifacts.UPSTREAM, artifact | {"kind": artifacts.RUN, "name": record["name"], "uid": uid})
         _used.add(key)
 
@@ -68,7 +68,7 @@ def log(folder: RunFolder, path: str | os.PathLike[str]) -> None:
 
 
 def _made(path: str) -> dict[str, Any]:
-    return artifacts.file(path, *digests.of_file(path, large=True), records.now())
+    return artifacts.file(path, *digests.of_file(path, large=True), times.now())
 
 
 def _inside(folder: str) -> list[str]:

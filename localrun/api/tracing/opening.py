@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 from localrun.api.tracing import current
 from localrun.api.tracing.noting import note
 from localrun.api.tracing.watched import BUFFER, Bytes, Watched
-from localrun.model import artifacts, digests
-from localrun.model import record as records
+from localrun.model import artifacts, digests, times
 from localrun.model.artifacts import DOWNSTREAM, UPSTREAM
 from localrun.model.folder import RunFolder
 
@@ -86,7 +85,7 @@ def left(folder: RunFolder) -> None:
             size = os.stat(written.path).st_size
         except OSError:
             size = None  # gone, or a full disk: that is for its close to say
-        note([folder], DOWNSTREAM, artifacts.file(written.path, size, None, records.now()))
+        note([folder], DOWNSTREAM, artifacts.file(written.path, size, None, times.now()))
 
 
 current.before_leaving.append(left)
@@ -122,7 +121,7 @@ def _noted(file: Any, folders: list[RunFolder], path: str, mode: str, buffering:
     if writes and there.st_size:
         digest = digests.of_file(path)[1]  # it may be gone as soon as something is written
     if not writes or there.st_size:
-        note(folders, UPSTREAM, artifacts.file(path, there.st_size, digest, records.now()))
+        note(folders, UPSTREAM, artifacts.file(path, there.st_size, digest, times.now()))
     if not writes and digest is not None:
         return file
     return _watched(file, folders, _Local(folders, path, there, writes), mode, buffering, newline)
@@ -164,7 +163,7 @@ class _Local(NamedTuple):
 
     def _note(self, direction: str, there: os.stat_result, digest: str | None) -> None:
         if direction == DOWNSTREAM or digest is not None:
-            note(self.folders, direction, artifacts.file(self.path, there.st_size, digest, records.now()))
+            note(self.folders, direction, artifacts.file(self.path, there.st_size, digest, times.now()))
 
 
 def _watched(file: Any, folders: list[RunFolder], local: _Local, mode: str, buffering: int, newline: str | None) -> Any:
@@ -204,7 +203,7 @@ def _open_url(
     remote = _Remote(current.folders(), _name(url, opened), opened, not set(mode).isdisjoint("wax+"))
     made: Any = Watched(opened.open(), opened.close, remote.look)
     if not remote.writes:
-        note(remote.folders, UPSTREAM, artifacts.file(remote.url, None, None, records.now()))
+        note(remote.folders, UPSTREAM, artifacts.file(remote.url, None, None, times.now()))
     kind = io.BufferedRandom if "+" in mode else io.BufferedWriter if remote.writes else io.BufferedReader
     made = kind(made, buffering if buffering > 1 else BUFFER)
     return made if "b" in mode else io.TextIOWrapper(made, encoding or "utf-8", errors, newline, buffering == 1)
@@ -228,7 +227,7 @@ class _Remote(NamedTuple):
             digest = digests.of_file(self.url, large=self.writes)[1]
         else:
             digest = None if size is None or self.opened.compression else watched.digest(size)
-        artifact = artifacts.file(self.url, size, digest, records.now())
+        artifact = artifacts.file(self.url, size, digest, times.now())
         note(self.folders, DOWNSTREAM if self.writes else UPSTREAM, artifact)
 
     def _size(self) -> int | None:

@@ -16,7 +16,7 @@ from localrun.engine.queue import ACTIVE, ENDING, Queue
 from localrun.engine.scheduling.room import Active
 from localrun.engine.scheduling.ticket import Ticket
 from localrun.engine.supervision import conclusion
-from localrun.model import record as records
+from localrun.model import times
 from localrun.model.record import Record
 
 
@@ -102,7 +102,7 @@ class Roster:
         """Take what its record says of a run that an earlier dispatcher started."""
         self._gpus[ticket.name] = tuple(gpu["uuid"] for gpu in record["gpus"])
         if record["resumptions"]:
-            self._since[ticket.name] = records.seconds(record["resumptions"][-1]["started_at"])
+            self._since[ticket.name] = times.seconds(record["resumptions"][-1]["started_at"])
         if conclusion.is_ending(record):
             self._ending.add(ticket.name)
 

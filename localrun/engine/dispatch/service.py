@@ -15,7 +15,7 @@ from localrun.engine import processes
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import Queue
 from localrun.errors import SystemFailureError
-from localrun.model import record as records
+from localrun.model import times
 
 _LOG_LIMIT = 1 << 20
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -107,7 +107,7 @@ class Log:
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, f"{records.now()} [{os.getpid()}] {message}\n".encode(errors="replace"))
+                os.write(fd, f"{times.now()} [{os.getpid()}] {message}\n".encode(errors="replace"))
             finally:
                 os.close(fd)
         except OSError:

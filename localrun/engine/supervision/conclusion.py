@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from localrun.engine.supervision import outcome
 from localrun.engine.supervision.outcome import Cause, Ending
 from localrun.model import record as records
+from localrun.model import times
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
 
@@ -53,7 +54,7 @@ def attempts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def first_started(record: Mapping[str, Any]) -> float:
     """When the first of these began, in seconds since the epoch; 0 before that."""
     tried = attempts(record)
-    return records.seconds(tried[0]["started_at"]) if tried else 0.0
+    return times.seconds(tried[0]["started_at"]) if tried else 0.0
 
 
 def deadline(record: Mapping[str, Any]) -> float | None:
@@ -79,5 +80,5 @@ def stop_cause(record: Mapping[str, Any]) -> Cause | None:
 def preempt(record: Record, ahead: str) -> None:
     """Ask a run to make way for another one, which is named."""
     message = f"made way for {ahead}"
-    record["preempt_requested"] = {"time": records.now(), "message": message, "ahead": ahead}
+    record["preempt_requested"] = {"time": times.now(), "message": message, "ahead": ahead}
     records.add_event(record, "preemption", f"is to make way for {ahead}")

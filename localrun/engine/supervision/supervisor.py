@@ -30,6 +30,7 @@ from localrun.engine.supervision.writing import Writing, unwritable
 from localrun.engine.watch import Watch
 from localrun.errors import IllegalTransitionError, LocalrunError, SystemFailureError
 from localrun.model import record as records
+from localrun.model import times
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import Reason, RunStatus
@@ -233,7 +234,7 @@ class Supervisor:
     def _enter_running(self, record: Record) -> None:
         """Have it in the record that this attempt runs, and as which processes; look after their logs."""
         resumption = records.resumption_index(record)
-        at, at_work = records.now(), self._attempt.ranks.items()
+        at, at_work = times.now(), self._attempt.ranks.items()
         started = [{"rank": rank, "pid": pid, "start": processes.start_time(pid)} for pid, rank in at_work]
 
         def change(record: Record) -> None:

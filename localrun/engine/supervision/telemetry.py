@@ -12,7 +12,7 @@ import os
 import time
 
 from localrun.engine import processes
-from localrun.model import record as records
+from localrun.model import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Telemetry:
         # What ended in between, and nobody of the run waited for, takes its time out of the sum.
         percent = max(0.0, 100 * (cpu - before[1]) / (now - before[0]))
         rss = sum(size for _, size in used)
-        return {"time": records.now(), "cpu_percent": round(percent, 1), "rss": rss, "gpus": []}
+        return {"time": times.now(), "cpu_percent": round(percent, 1), "rss": rss, "gpus": []}
 
     def _ask(self, now: float) -> None:
         from localrun.engine.gpus.probe import Probe, is_stuck

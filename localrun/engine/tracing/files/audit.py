@@ -32,12 +32,13 @@ from localrun.model.folder import RunFolder
 if TYPE_CHECKING:
     from localrun.engine.tracing.files.sightings import Item
 
-_ITEMS = 3  # of an event
-_MANY = 256 * _ITEMS  # from here on they are not left to the end
+_MANY = 1024 * 3  # items: from here on they are not left to the end
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 _MOST_PATIENCE_S = 0.1
 
-_watches: tuple[Watch, ...] = ()  # another one with each change: hooks are going through it
+# Other ones with each change: hooks are going through them.
+_watches: tuple[Watch, ...] = ()
+_listening: tuple[tuple[list[Item], Callable[[], None]], ...] = ()  # what a hook needs of each of them
 _changing = threading.RLock()
 _is_installed = False
 
@@ -48,7 +49,6 @@ class Watch:
     def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
         self.folder = folder
         self.pending: list[Item] = []
-        self.many = _MANY
         self._scope = files
         self._cwd = os.getcwd()
         self._since = time.time_ns()
@@ -56,12 +56,13 @@ class Watch:
         self._witness: witness.Witness | None = None
         self._sending = threading.Lock()
         self._sender: int | None = None  # the thread that does
+        self._is_alone = False  # no witness can be had: the rest is looked at in the end
         self._is_to_end = False
         self._has_ended = False
 
     def send(self) -> None:
         """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
-        if not self._sending.acquire(blocking=False):
+        if self._is_alone or not self._sending.acquire(blocking=False):
             return
         self._sender = threading.get_ident()
         try:
@@ -73,9 +74,9 @@ class Watch:
             if self._witness.tell(self.pending[:count]):
                 del self.pending[:count]
             else:
-                self.many = sys.maxsize
+                self._is_alone = True
         except OSError:
-            self.many = sys.maxsize  # no process, no descriptor: the rest is looked at in the end
+            self._is_alone = True  # no process, no descriptor
         finally:
             self._sender = None
             self._sending.release()
@@ -145,13 +146,14 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
 
 
 def _change(change: Callable[[tuple[Watch, ...]], tuple[Watch, ...]]) -> None:
-    global _watches
+    global _watches, _listening
     with _changing:
         while True:
             before = _watches
             after = change(before)
+            listening = tuple((watch.pending, watch.send) for watch in after)
             if _watches is before:  # else a block in a generator was closed in the midst of it
-                _watches = after
+                _watches, _listening = after, listening
                 return
 
 
@@ -166,12 +168,11 @@ def _install() -> None:
 def _hook(event: str, args: Any) -> None:
     """Put by what is told. It is called for everything that Python is audited for: every instruction counts."""
     if event == "open":
-        for watch in _watches:
-            pending = watch.pending
-            if len(args) == _ITEMS:  # else it is somebody else's event of that name
-                pending.extend(args)
-            if len(pending) >= watch.many:
-                watch.send()
+        for pending, send in _listening:
+            if len(args) == 3:  # else it is somebody else's event of that name
+                pending += args
+            if len(pending) >= _MANY:
+                send()
     elif event in _OTHERS:
         for watch in _watches:
             watch.pending.extend(_OTHERS[event](*args))
@@ -223,10 +224,10 @@ def _warn(text: str) -> None:
 
 
 def _abandon_all() -> None:
-    global _watches, _changing
+    global _watches, _listening, _changing
     witness.close_journals()
     for watch in _watches:
         watch.abandon()
-    _watches, _changing = (), threading.RLock()
+    _watches, _listening, _changing = (), (), threading.RLock()
     while _leaving:
         _leaving.pop()[0].close()

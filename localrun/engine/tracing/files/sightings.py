@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
-from localrun.model import artifacts, digests
-from localrun.model import record as records
+from localrun.model import artifacts, digests, times
 from localrun.model.artifacts import DOWNSTREAM, UPSTREAM
-from localrun.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     # Three are an event, as it is audited: a path, its mode, its flags; or what else was done, and to which paths.
     Item: TypeAlias = "str | bytes | int | os.PathLike[str] | None"
     Note: TypeAlias = "Callable[[list[tuple[str, dict[str, Any]]]], None]"
+    # A file as it was when it was looked at, and what there is to be noted of it.
+    Seen: TypeAlias = "tuple[os.stat_result, dict[str, Any]]"
 
 MOVED, REMOVED, WENT = "moved", "removed", "went"
 
@@ -31,13 +31,6 @@ _NO_FILE = os.O_DIRECTORY | os.O_PATH
 _MADE_NEW = os.O_TRUNC | os.O_EXCL
 _TICK_NS = 20_000_000  # of a file's time of modification, and more
 _BATCH = 500
-
-
-class _Seen(NamedTuple):
-    """A file as it was when it was looked at."""
-
-    there: os.stat_result
-    artifact: dict[str, Any]
 
 
 class Sightings:
@@ -51,8 +44,8 @@ class Sightings:
         self._scope = scope
         self._cwd = cwd
         self._since = since - _TICK_NS
-        self._read: dict[str, _Seen | None] = {}  # by path; None: not there, or not to be noted
-        self._made: dict[str, _Seen | None] = {}  # None: not looked at yet
+        self._read: dict[str, Seen | None] = {}  # by path; None: not there, or not to be noted
+        self._made: dict[str, Seen | None] = {}  # None: not looked at yet
         self._unsure: list[str] = []  # of those read, those changed meanwhile, by the program or by another
         self._new: list[str] = []  # of those made, the last ones: the program may be at them still
         self._removed: set[str] = set()
@@ -62,7 +55,7 @@ class Sightings:
 
     def take(self, events: Sequence[Item]) -> None:
         """Look at what the program opened, in this order; also, if they are small, at what it had made before."""
-        made, self._new, self._now = self._new, [], records.now()
+        made, self._new, self._now = self._new, [], times.now()
         for name, mode, flags in zip(events[::3], events[1::3], events[2::3], strict=True):
             if isinstance(flags, int):
                 self._opened(name, flags)
@@ -78,12 +71,13 @@ class Sightings:
 
     def finish(self) -> None:
         """Note all that has not been noted: what was made, as it is now."""
-        self._now = records.now()
+        self._now = times.now()
         for path in self._unsure:
             seen = self._read[path]
             if seen is not None:
-                changed = seen.artifact["url"] in self._made or path in self._made
-                self._entries.append((UPSTREAM, seen.artifact | ({"digest": None} if changed else {})))
+                _, artifact = seen
+                changed = artifact["url"] in self._made or path in self._made
+                self._entries.append((UPSTREAM, artifact | ({"digest": None} if changed else {})))
         for path in self._removed:
             if path in self._read and self._read[path] is None and path not in self._made:
                 self._note_gone(UPSTREAM, path)  # before it was looked at
@@ -100,8 +94,8 @@ class Sightings:
         writes = flags & (os.O_WRONLY | os.O_RDWR)
         if path not in self._made and path not in self._read and not (writes and flags & _MADE_NEW):
             self._read[path] = seen = self._look(path)
-            if seen is not None and seen.there.st_mtime_ns < self._since:
-                self._entries.append((UPSTREAM, seen.artifact))
+            if seen is not None and seen[0].st_mtime_ns < self._since:
+                self._entries.append((UPSTREAM, seen[1]))
             elif writes:
                 self._read[path] = None  # it may just have made it
             elif seen is not None:
@@ -136,7 +130,7 @@ class Sightings:
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _look(self, path: str, *, large: bool = False) -> _Seen | None:
+    def _look(self, path: str, *, large: bool = False) -> Seen | None:
         """A file as it is; None if it is none, or none that counts. A large one's digest may cost much."""
         real, counts, there = self._find(path)
         if there is None or not counts or not stat.S_ISREG(there.st_mode):
@@ -145,19 +139,19 @@ class Sightings:
             there, digest = digests.look(real, large=large)
         except OSError:
             return None  # not there any more, or not to be read
-        return _Seen(there, artifacts.file(real, there.st_size, digest, self._now))
+        return there, artifacts.file(real, there.st_size, digest, self._now)
 
-    def _conclude(self, path: str, seen: _Seen | None) -> None:
+    def _conclude(self, path: str, seen: Seen | None) -> None:
         """Note what was made, as it is at the end."""
         real, _, there = self._find(path)
         if there is None:
             return self._note_gone(DOWNSTREAM, path)
         if there.st_ctime_ns < self._since:
             return None  # opened to be changed, and left as it was
-        if seen is None or seen.artifact["digest"] is None or not digests.is_same(seen.there, there):
+        if seen is None or seen[1]["digest"] is None or not digests.is_same(seen[0], there):
             seen = self._look(path, large=True)
         if seen is not None:
-            self._entries.append((DOWNSTREAM, seen.artifact | {"url": real}))
+            self._entries.append((DOWNSTREAM, seen[1] | {"url": real}))
         return None
 
     def _note_gone(self, direction: str, path: str) -> None:

@@ -28,6 +28,7 @@ _ROOT = os.path.abspath(f"{__file__}/../../../../..")
 _NOT_ITS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # It is the child of a shell that is gone: whoever waits for all of its children is not to wait for this one.
 _SHELL = '"$@" <&3 3<&- &'
+_VERSION = 2  # of what is marshalled: later ones look for what comes twice, which takes as long as all the rest
 # So much is kept for it if it is behind, in bytes: some thousand files. For more it is waited for: what is kept is lost
 # with a program that is killed.
 _MOST_UNSENT = 1 << 20
@@ -142,9 +143,9 @@ def _start(journal: int) -> Witness:
 
 def _marshalled(message: Any) -> bytes:
     try:
-        return marshal.dumps(message)
+        return marshal.dumps(message, _VERSION)
     except ValueError:  # a name of a type of the program's own
-        return marshal.dumps([_plain(each) for each in message])
+        return marshal.dumps([_plain(each) for each in message], _VERSION)
 
 
 def _plain(item: Any) -> str | bytes | int | None:

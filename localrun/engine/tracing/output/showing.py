@@ -10,28 +10,25 @@ the process isn't up yet when the block ends, or was killed, the block's own pro
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import threading
-import time
 
 from localrun import files
 from localrun.engine import processes
 from localrun.engine.supervision.logclock import LogClock
-from localrun.engine.tracing.output.streams import Stream, pass_on
+from localrun.engine.tracing.output import follower
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    from localrun.engine.tracing.output.streams import Stream
     from localrun.model.folder import RunFolder
 
-_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {__name__} import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {follower.__name__} import main; main()"
 _ROOT = os.path.abspath(f"{__file__}/../../../../..")
-_OUT_LOG, _ERR_LOG = 3, 4  # in the process that shows; it has the real standard output and error as 1 and 2
 # Keys pressed and terminals closed are the block's affair; whoever shows goes on until that has ended.
 _NOT_OURS = (
     signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU, signal.SIGPIPE,
@@ -83,7 +80,7 @@ class Showing:
         out, err = self._streams
         said, its = os.pipe2(os.O_CLOEXEC)
         # In this order nothing is overwritten that is still to be moved: the streams' own are all higher.
-        low = [(ended, 0), (its, 6), (0, 5), (out.unshown, _OUT_LOG), (err.unshown, _ERR_LOG)]
+        low = [(ended, 0), (its, 6), (0, 5), (out.unshown, follower.OUT_LOG), (err.unshown, follower.ERR_LOG)]
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
         for stream in self._streams:  # here they lead into the logs
             if stream.original is None:
@@ -138,35 +135,8 @@ class Showing:
             stream.show()
 
     def _show_until(self, ended: int) -> None:
-        _follow(self._logs, self._show_streams, ended)
+        follower.follow(self._logs, self._show_streams, ended)
         os.close(ended)
-
-
-def _follow(logs: tuple[str, str, str], show: Callable[[], None], ended: int) -> None:
-    """Note the growth of the logs and show it, until there is something to read from ``ended``."""
-    with Watch.borrow() as watch:
-        clock = LogClock(watch)
-        clock.add(*logs)
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        is_over = False
-        while not is_over:
-            show()
-            # A chatty block is looked at no more often than this; the first line after a pause is shown at once.
-            is_over = bool(poll.poll(max(clock.due(time.monotonic()), 0) * 1000)) or _wait(poll, ended, clock.fd)
-            clock.sample()
-        show()
-        clock.stop()
-
-
-def _wait(poll: select.poll, ended: int, news: int | None) -> bool:
-    """Wait until a log grew or the end has come; True for the end."""
-    if news is None:
-        return False
-    poll.register(news, select.POLLIN)
-    ready = {fd for fd, _ in poll.poll()}
-    poll.unregister(news)
-    return ended in ready
 
 
 def _reap(pid: int) -> None:
@@ -174,22 +144,3 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, 0)
     except ChildProcessError:
         pass  # the user's code, or the kernel for it, takes whatever child has ended
-
-
-def main() -> None:
-    """Show the logs that are open as 3 and 4 on 1 and 2, until something comes, or nothing can come, from 0."""
-    os.closerange(_ERR_LOG + 1, os.sysconf("SC_OPEN_MAX"))
-    logs = (sys.argv[2], sys.argv[3], sys.argv[4])
-    try:
-        lock = files.ByteLock.try_acquire(logs[2])
-    except OSError:
-        return  # the folder is gone
-    if lock is None:
-        return  # too late: the block has ended
-
-    def show() -> None:
-        pass_on(_OUT_LOG, 1)
-        pass_on(_ERR_LOG, 2)
-
-    _follow(logs, show, 0)
-    os._exit(0)

@@ -9,17 +9,16 @@ import ctypes
 import errno
 import fcntl
 import os
-import select
 import sys
 import threading
 import time
 
 from localrun.engine.tracing.output import pystream
+from localrun.engine.tracing.output.follower import pass_on
 from localrun.files import FIRST_OF_OURS, append_line, moved_up, write_all
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FULLY_BUFFERED, _LINE_BUFFERED = 0, 1
-_CHUNK = 1 << 16
 
 
 def flush() -> None:
@@ -134,33 +133,6 @@ class Stream:
     def add_forked(self, data: bytes) -> None:
         """Write to the log in a child process, whose parent shows it."""
         write_all(self.fd, data)
-
-
-def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
-    """Copy from where a log's descriptor stands to a target, up to a position or to the end."""
-    if os.fstat(log).st_size < os.lseek(log, 0, os.SEEK_CUR):
-        os.lseek(log, 0, os.SEEK_SET)  # somebody wrote to /dev/stdout as to a file, which begins anew then
-    while True:
-        wanted = _CHUNK if up_to is None else min(_CHUNK, up_to - os.lseek(log, 0, os.SEEK_CUR))
-        data = os.read(log, wanted) if wanted > 0 else b""
-        if not data:
-            return
-        try:
-            while data and target is not None:
-                data = data[_write(target, data) :]
-        except OSError:
-            pass  # nobody reads it any more: the log has it
-
-
-def _write(fd: int, data: bytes) -> int:
-    """Write some of this, once there is room: the pipe or terminal may be one that somebody made non-blocking."""
-    while True:
-        try:
-            return os.write(fd, data)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
 
 
 def _open(path: str, *flags: int) -> list[int]:
