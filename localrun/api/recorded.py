@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from localrun import files
 from localrun.api.parts import Event, Node, Resumption, RunLifecycle
-from localrun.model import artifacts, noted
+from localrun.model import artifacts, catalogue
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.moment import Moment
@@ -53,7 +53,7 @@ class Recorded:
     downstream_artifacts = property(lambda self: self._artifacts(artifacts.DOWNSTREAM), doc="What it has made so far.")
 
     def _artifacts(self, direction: str) -> list[dict[str, Any]]:
-        return [dict(each) for each in noted.of(self._folder, self._record, direction)]
+        return [dict(each) for each in catalogue.of(self._folder, self._record, direction)]
 
     @property
     def path(self) -> str:

@@ -1,9 +1,9 @@
 """The artifacts of a run: what it read (upstream) and what it made (downstream).
 
 While a run is at work they are in a journal in its folder, which any of its processes may append lines to: what becomes
-of it, and how it is read, is in `noted`. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``, ``size`` in
-bytes, ``digest`` ("sha256:…") and ``time``; a run's has its ``name`` and ``uid`` too. Size and digest are None where
-they aren't known.
+of it, and how it is read, is in `catalogue`. An artifact is a mapping with ``kind`` ("file" or "run"), ``url``,
+``size`` in bytes, ``digest`` ("sha256:…") and ``time``; a run's has its ``name`` and ``uid`` too. Size and digest are
+None where they aren't known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DIRECTIONS = UPSTREAM, DOWNSTREAM = "upstream", "downstream"
 FILE, RUN = "file", "run"
 
-_FIELDS = ("kind", "url", "size", "digest", "time")
+_FIELDS = {"kind", "url", "size", "digest", "time"}
 
 
 def file(url: str, size: int | None, digest: str | None, time: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def append_to(journal: int, artifacts: Iterable[tuple[str, dict[str, Any]]]) -> 
 
 def is_one(artifact: Any) -> bool:
     """True for what has the fields of an artifact, whoever wrote it."""
-    if not isinstance(artifact, dict) or not artifact.keys() >= set(_FIELDS):
+    if not isinstance(artifact, dict) or not artifact.keys() >= _FIELDS:
         return False
     texts = [artifact["kind"], artifact["url"], artifact["time"], artifact["digest"] or ""]
     if artifact["kind"] == RUN:
@@ -70,10 +70,10 @@ def thing(artifact: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _encoded(direction: str, artifact: Mapping[str, Any]) -> str:
-    """An entry as JSON. A file of an ordinary name needs no encoder: its import is half of a short process's start."""
+    """An entry as JSON. A plain file needs no encoder, whose import is a third of a short process's start."""
     url, size, digest = artifact["url"], artifact["size"], artifact["digest"]
     is_ordinary = url.isascii() and url.isprintable() and '"' not in url and "\\" not in url
-    if artifact["kind"] != FILE or size is None or digest is None or not is_ordinary:
+    if artifact.keys() != _FIELDS or artifact["kind"] != FILE or type(size) is not int or not digest or not is_ordinary:
         import json
 
         return json.dumps([direction, artifact])

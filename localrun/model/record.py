@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from localrun import files
 from localrun.errors import IllegalTransitionError, NotARunError, RunNotFoundError, SystemFailureError
-from localrun.model import journal, noted, times
+from localrun.model import catalogue, journal, times
 from localrun.model.folder import RECORD_BYTE, SUPERVISOR_BYTE, RunFolder
 from localrun.model.status import TRANSITIONS, RunStatus
 
@@ -146,13 +146,13 @@ def update(folder: RunFolder, change: Callable[[Record], None], *, sync: bool = 
         change(record)
         _check(record, before)
         ends = status(record).is_terminal() and not before.is_terminal()
-        are_taken_in = ends and noted.take_in(folder, record)
+        are_taken_in = ends and catalogue.take_in(folder, record)
         record["updated_at"] = times.now()
         if (status(record), record["name"]) != (before, name):
             journal.note(folder)
         files.replace(folder.record, encode(record), sync=sync)
         if are_taken_in:
-            noted.forget(folder)
+            catalogue.forget(folder)
     return record
 
 

@@ -17,7 +17,7 @@ from support import Home, start_python, submit
 
 import localrun
 from localrun.api.tracing import current, opening
-from localrun.model import artifacts, digests, noted
+from localrun.model import artifacts, catalogue, digests
 from localrun.model.folder import RunFolder
 
 LARGE = digests.SMALL + (1 << 20)
@@ -31,7 +31,7 @@ class Block:
         self.folder = RunFolder(path, "uid-of-the-block")
 
     def noted(self, direction: str) -> list[dict[str, Any]]:
-        return noted.of(self.folder, {}, direction)
+        return catalogue.of(self.folder, {}, direction)
 
     @property
     def read(self) -> list[dict[str, Any]]:

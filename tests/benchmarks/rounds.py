@@ -12,23 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def interleaved(
-    rounds: int, *, between: Callable[[], object] = lambda: None, **candidates: Callable[[], object]
-) -> dict[str, float]:
-    """The median seconds of each candidate; all are measured once in every round, so that noise hits them alike.
-
-    ``between`` is called after each, and takes no part.
-    """
+def interleaved(rounds: int, **candidates: Callable[[], object]) -> dict[str, float]:
+    """The median seconds of each candidate; all are measured once in every round, so that noise hits them alike."""
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for work in candidates.values():  # once to warm up caches and bytecode
         work()
-        between()
     for _ in range(rounds):
         for name, work in candidates.items():
             start = time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - start)
-            between()
     return {name: statistics.median(times) for name, times in taken.items()}
 
 

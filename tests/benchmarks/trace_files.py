@@ -1,12 +1,13 @@
-"""What ``trace_files=True`` costs a program that opens many files: to the end of the block, and to the program's end.
+"""What ``trace_files=True`` costs a program that opens many files.
 
-Another process looks at the files. The block's end doesn't wait for it; the program's end does.
+Another process looks at the files. The end of the block doesn't wait for it; the end of the program does, which is told
+apart.
 
     python tests/benchmarks/trace_files.py [FILES] [ROUNDS]
 
 Three programs: one that reads JSON documents and works with them, one that writes them, and one that does nothing but
-read files that are in memory, which is the worst there can be. Each round is a process of its own: an audit hook stays
-for as long as its process, so that a second round would have it in what is measured without it, too.
+read files that are in memory, which is the worst there can be. Each is measured in a process of its own, alone and then
+watched or the other way round: an audit hook stays for as long as its process.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
-from rounds import report
-
-from localrun.engine.tracing.files import audit, witness  # noqa: F401 - the import of the second takes no part
-from localrun.model import noted
+from localrun.engine.tracing.files import audit
 from localrun.model.folder import RunFolder
 
 AIM = 1.05
+
+Program: TypeAlias = Callable[[], None]
+Times: TypeAlias = tuple[float, float]  # seconds until the end of the block, and until all is noted
 
 
 def main() -> None:
@@ -38,13 +40,15 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="localrun-benchmark-"))
     os.environ["LOCALRUN_HOME"] = str(place / "home")
     try:
-        measure(place, count, rounds)
+        for program in programs(place, count):
+            program()  # once, to warm up caches
+            measure(program, place, count, rounds)
     finally:
         shutil.rmtree(place)
 
 
-def measure(place: Path, count: int, rounds: int) -> None:
-    """Make the files, and measure."""
+def programs(place: Path, count: int) -> list[Program]:
+    """The programs, whose working folder this becomes, and the files that they read."""
     text = json.dumps([{"id": number, "text": "word " * 8, "score": number / 2} for number in range(40)])
     paths = [str(place / "data" / str(number % 100) / f"{number}.json") for number in range(count)]
     for path in paths:
@@ -70,57 +74,58 @@ def measure(place: Path, count: int, rounds: int) -> None:
             with open(path) as file:
                 file.read()
 
-    for program in (work, write, read):
-        program()  # once, to warm up caches
-        times: dict[bool, list[list[float]]] = {False: [], True: []}
-        for number in range(rounds):
-            for is_watched in (number % 2 == 0, number % 2 == 1):
-                times[is_watched].append(_in_a_process(partial(_round, program, place, is_watched, count)))
-        for index, until in enumerate(("the end of the block", "the end of the program")):
-            alone, watched = ([each[index] for each in times[is_watched]] for is_watched in (False, True))
-            title = f"{count} files, {rounds} rounds: {program.__name__}, until {until}"
-            report(title, {"alone": statistics.median(alone), "watched": statistics.median(watched)}, "alone", AIM)
-            print(f"  {'in the quicker rounds':<28} {'':>13}   {_quicker(watched) / _quicker(alone):6.2f} x alone")
+    return [work, write, read]
 
 
-def _quicker(times: list[float]) -> float:
-    """The lower quartile: what it takes when nobody else on the machine takes part."""
-    return statistics.quantiles(times, n=4)[0]
+def measure(program: Program, place: Path, count: int, rounds: int) -> None:
+    """Print what it takes alone and watched, and the ratio: the median of the rounds'."""
+    alone, watched = [], []
+    for number in range(rounds):
+        for is_watched in (number % 2 == 0, number % 2 == 1):
+            times = in_a_process(program, RunFolder(place / "run", "uid"), count if is_watched else None)
+            (watched if is_watched else alone).append(times)
+    print(f"{program.__name__}: {count} files, {rounds} rounds")
+    print(f"  {'alone':<20} {statistics.median(block for block, _ in alone) * 1000:9.1f} ms")
+    for index, until in enumerate(("watched", "until all is noted")):
+        taken = statistics.median(each[index] for each in watched)
+        ratio = statistics.median(its[index] / mine[0] for its, mine in zip(watched, alone, strict=True))
+        aim = f"   (aim: at most {AIM:g})" if index == 0 else ""
+        print(f"  {until:<20} {taken * 1000:9.1f} ms   {ratio:6.2f} x alone{aim}")
 
 
-def _round(program: Callable[[], None], place: Path, is_watched: bool, count: int) -> list[float]:
-    """Seconds until the end of the block, and of the program."""
-    folder = RunFolder(place / "run", "uid")
-    os.mkdir(folder.path)
-    start = time.perf_counter()
-    watch = audit.start(folder, True) if is_watched else None
-    program()
-    if watch is not None:
-        watch.stop()
-    block = time.perf_counter() - start
-    audit.settle()
-    whole = time.perf_counter() - start
-    noted.settle(folder)
-    if watch is not None:
-        assert Path(folder.artifacts).read_bytes().count(b"sha256:") == count
-    shutil.rmtree(folder.path)
-    return [block, whole]
-
-
-def _in_a_process(work: Callable[[], list[float]]) -> list[float]:
+def in_a_process(program: Program, folder: RunFolder, count: int | None) -> Times:
+    """The times of the program in a fork of this process, watched if ``count`` files are to be seen."""
     mine, its = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.write(its, json.dumps(work()).encode())
-        finally:
-            os._exit(0)
+            os.write(its, json.dumps(in_this_process(program, folder, count)).encode())
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
     os.close(its)
     with open(mine, "rb") as line:
         said = line.read()
     os.waitpid(pid, 0)
-    found: list[float] = json.loads(said)
-    return found
+    block, all_noted = json.loads(said)
+    return block, all_noted
+
+
+def in_this_process(program: Program, folder: RunFolder, count: int | None) -> Times:
+    """The times of the program here."""
+    os.mkdir(folder.path)
+    start = time.perf_counter()
+    watch = None if count is None else audit.start(folder, True)
+    program()
+    if watch is not None:
+        watch.stop()
+    block = time.perf_counter() - start
+    audit.settle()  # as the end of the program does
+    all_noted = time.perf_counter() - start
+    if watch is not None:
+        assert Path(folder.artifacts).read_bytes().count(b"sha256:") == count
+    shutil.rmtree(folder.path)
+    return block, all_noted
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from support import Home, find_processes, kill, run_python, wait_until
 import localrun
 from localrun import files
 from localrun.engine.tracing.files import audit
-from localrun.model import artifacts, noted
+from localrun.model import artifacts, catalogue
 from localrun.model.folder import RunFolder
 
-COUNT = 2500
+COUNT = 1500
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_one_that_makes_way_for_another_of_its_name(home: Home, data: list[Path]
     with localrun.run(name="run", trace_files=True) as first:
         _read_all(data)
     with localrun.run(name="run", trace_files=True) as second:
-        _read_all(data[:2000])
+        _read_all(data[:1000])
         assert len(first.upstream_artifacts) == COUNT  # not those of the second, which holds its lock
-    assert (len(first.upstream_artifacts), len(second.upstream_artifacts)) == (COUNT, 2000)
+    assert (len(first.upstream_artifacts), len(second.upstream_artifacts)) == (COUNT, 1000)
 
 
 def test_threads_end_theirs_at_once(home: Home, data: list[Path]) -> None:
@@ -85,13 +85,13 @@ def test_threads_end_theirs_at_once(home: Home, data: list[Path]) -> None:
         runs = []
         for number in range(4):
             with localrun.run(name=f"{name}-{number}", trace_files=True) as run:
-                _read_all(data[:1200])
+                _read_all(data[:400])
             runs.append(run)
         return runs
 
     with ThreadPoolExecutor() as pool:
         for runs in pool.map(work, "abc"):
-            assert all(len(run.upstream_artifacts) >= 1200 for run in runs)
+            assert all(len(run.upstream_artifacts) >= 400 for run in runs)
 
 
 def test_a_block_that_the_end_of_the_program_leaves(home: Home, data: list[Path]) -> None:
@@ -194,6 +194,6 @@ def test_another_users_lock_is_waited_for_by_nobody(home: Home, tmp_path: Path) 
     lock = files.ByteLock.of_open(artifacts.open_journal(folder))
     os.chown(folder.artifacts, 1234, 1234)
     began = time.monotonic()
-    noted.settle(folder)
+    catalogue.settle(folder)
     assert time.monotonic() - began < 10
     lock.release()

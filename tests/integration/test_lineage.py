@@ -16,7 +16,7 @@ from support import Home, execute, kill, submit, wait_until
 import localrun
 from localrun.api.lineage.graph import Edge
 from localrun.api.tracing import current
-from localrun.model import noted
+from localrun.model import catalogue
 from localrun.model.folder import RunFolder
 
 
@@ -184,11 +184,11 @@ def block(home: Home) -> Iterator[RunFolder]:
 @pytest.mark.parametrize("ask", ["result", "exception", "inputs", "stdout", "stderr", "logs", "follow_logs"])
 def test_each_question_is_a_use(home: Home, ask: str, block: RunFolder) -> None:
     run = step.run([], [], [], run_name="run").wait()
-    assert noted.of(block, {}, "upstream") == []
+    assert catalogue.of(block, {}, "upstream") == []
     for _ in range(3):
         getattr(run, ask)()
         getattr(localrun.get_run("run"), ask)()
-    (used,) = noted.of(block, {}, "upstream")
+    (used,) = catalogue.of(block, {}, "upstream")
     assert (used["kind"], used["name"], used["uid"]) == ("run", "run", run.run_uid)
     assert len(Path(block.artifacts).read_bytes().split()) > 0
 
@@ -197,7 +197,7 @@ def test_a_run_that_is_asked_early_and_late_is_noted_with_its_result(home: Home,
     run = step.run([], [], [], run_name="run")
     run.inputs()
     run.result()
-    (used,) = noted.of(block, {}, "upstream")
+    (used,) = catalogue.of(block, {}, "upstream")
     assert used["digest"] is not None
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from localrun import files, settings
 from localrun.errors import LocalrunError
-from localrun.model import artifacts, noted
+from localrun.model import artifacts, catalogue
 from localrun.model import record as records
 from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
@@ -152,7 +152,7 @@ def _history(folder: RunFolder) -> History | None:
 def _made_of(folder: RunFolder, record: Record) -> History:
     # One record that says nonsense, which came from elsewhere, say, is not to spoil the lineage of all others.
     upstream, downstream = (
-        [each for each in noted.of(folder, record, direction, _WAIT_S) if artifacts.is_one(each)]
+        [each for each in catalogue.of(folder, record, direction, _WAIT_S) if artifacts.is_one(each)]
         for direction in artifacts.DIRECTIONS
     )
     return History(

@@ -28,7 +28,7 @@ from localrun.errors import (
     RunExistsError,
     SystemFailureError,
 )
-from localrun.model import journal, noted, trust
+from localrun.model import catalogue, journal, trust
 from localrun.model import record as records
 from localrun.model.folder import ARCHIVE, RunFolder
 from localrun.model.record import Record
@@ -60,7 +60,7 @@ def copy(
     if not run.status.is_terminal():
         raise IllegalTransitionError(f"run {run.name} is {run.status}: it can be copied when it has ended")
     if isinstance(source, LocalPlace):
-        noted.settle(RunFolder(source.folder))
+        catalogue.settle(RunFolder(source.folder))
     try:
         if isinstance(target, RemotePlace):
             return _to_remote(run, source, target, record, overwrite=overwrite)

@@ -28,7 +28,7 @@ from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
 from localrun.errors import IllegalTransitionError, RunConfigError, SystemFailureError
-from localrun.model import noted, times
+from localrun.model import catalogue, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.names import validate_name
@@ -60,7 +60,7 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     found = get_run(run).refresh()
     folder = RunFolder(found.path, found.run_uid)
     before = _ended(folder)
-    noted.settle(folder)
+    catalogue.settle(folder)
     own = f"{validate_name(found.name)}{SUFFIX}"  # a record's, which others may have written
     target = files.absolute(path or own, "path")
     if os.path.isdir(target):

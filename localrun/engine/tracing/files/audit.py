@@ -32,13 +32,14 @@ from localrun.model.folder import RunFolder
 if TYPE_CHECKING:
     from localrun.engine.tracing.files.sightings import Item
 
-_MANY = 1024 * 3  # items: from here on they are not left to the end
+_ITEMS = 3  # of an event
+# From so many items on they are not left to the end. Then they are told of in ever larger parts: waking the witness
+# often takes the program's time, waking it seldom loses more with a program that is killed.
+_MANY, _MOST = 256 * _ITEMS, 1024 * _ITEMS
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 _MOST_PATIENCE_S = 0.1
 
-# Other ones with each change: hooks are going through them.
-_watches: tuple[Watch, ...] = ()
-_listening: tuple[tuple[list[Item], Callable[[], None]], ...] = ()  # what a hook needs of each of them
+_watches: tuple[Watch, ...] = ()  # replaced, never changed in place: hooks are going through it
 _changing = threading.RLock()
 _is_installed = False
 
@@ -49,6 +50,7 @@ class Watch:
     def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
         self.folder = folder
         self.pending: list[Item] = []
+        self.many = _MANY
         self._scope = files
         self._cwd = os.getcwd()
         self._since = time.time_ns()
@@ -56,13 +58,12 @@ class Watch:
         self._witness: witness.Witness | None = None
         self._sending = threading.Lock()
         self._sender: int | None = None  # the thread that does
-        self._is_alone = False  # no witness can be had: the rest is looked at in the end
         self._is_to_end = False
         self._has_ended = False
 
     def send(self) -> None:
         """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
-        if self._is_alone or not self._sending.acquire(blocking=False):
+        if not self._sending.acquire(blocking=False):
             return
         self._sender = threading.get_ident()
         try:
@@ -73,10 +74,11 @@ class Watch:
             count = len(self.pending)
             if self._witness.tell(self.pending[:count]):
                 del self.pending[:count]
+                self.many = min(2 * self.many, _MOST)
             else:
-                self._is_alone = True
+                self.many = sys.maxsize
         except OSError:
-            self._is_alone = True  # no process, no descriptor
+            self.many = sys.maxsize  # no process, no descriptor: the rest is looked at in the end
         finally:
             self._sender = None
             self._sending.release()
@@ -146,14 +148,13 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
 
 
 def _change(change: Callable[[tuple[Watch, ...]], tuple[Watch, ...]]) -> None:
-    global _watches, _listening
+    global _watches
     with _changing:
         while True:
             before = _watches
             after = change(before)
-            listening = tuple((watch.pending, watch.send) for watch in after)
             if _watches is before:  # else a block in a generator was closed in the midst of it
-                _watches, _listening = after, listening
+                _watches = after
                 return
 
 
@@ -168,21 +169,20 @@ def _install() -> None:
 def _hook(event: str, args: Any) -> None:
     """Put by what is told. It is called for everything that Python is audited for: every instruction counts."""
     if event == "open":
-        for pending, send in _listening:
-            if len(args) == 3:  # else it is somebody else's event of that name
-                pending += args
-            if len(pending) >= _MANY:
-                send()
-    elif event in _OTHERS:
         for watch in _watches:
-            watch.pending.extend(_OTHERS[event](*args))
+            pending = watch.pending
+            if len(args) == _ITEMS:  # else it is somebody else's event of that name
+                pending += args
+            if len(pending) >= watch.many:
+                watch.send()
+    elif event in _OTHERS:
+        what, count = _OTHERS[event]
+        items = [what, *map(_as_it_is, args[:count]), "", ""][:_ITEMS]
+        for watch in _watches:
+            watch.pending.extend(items)
 
 
-_OTHERS = {
-    "os.rename": lambda source, target, *_: (MOVED, _as_it_is(source), _as_it_is(target)),
-    "os.remove": lambda path, *_: (REMOVED, _as_it_is(path), ""),
-    "os.chdir": lambda path, *_: (WENT, _as_it_is(path), ""),
-}
+_OTHERS = {"os.rename": (MOVED, 2), "os.remove": (REMOVED, 1), "os.chdir": (WENT, 1)}  # with so many paths
 
 
 def _as_it_is(path: Any) -> Any:
@@ -224,10 +224,10 @@ def _warn(text: str) -> None:
 
 
 def _abandon_all() -> None:
-    global _watches, _listening, _changing
+    global _watches, _changing
     witness.close_journals()
     for watch in _watches:
         watch.abandon()
-    _watches, _listening, _changing = (), (), threading.RLock()
+    _watches, _changing = (), threading.RLock()
     while _leaving:
         _leaving.pop()[0].close()

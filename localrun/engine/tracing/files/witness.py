@@ -2,7 +2,7 @@
 
 It is told in messages over a socket: a length, and a marshalled value; the first says what for, all others are events.
 When the program closes its end, or is killed, it notes what is left to be noted, answers, and ends. Nobody waits for
-that but who wants to know what it has noted. This is the program's end of it; what it executes is `looking`.
+that but who wants to know what it has noted. This is the program's end of it; what it executes is `witnessprogram`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import sys
 from typing import Any
 
 from localrun.engine.launchers import surroundings
-from localrun.engine.tracing.files import looking
+from localrun.engine.tracing.files import witnessprogram
 from localrun.engine.tracing.files.scope import Scope
 from localrun.files import ByteLock, moved_up
 from localrun.model import artifacts
 from localrun.model.folder import RunFolder
 
-_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {looking.__name__} import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {witnessprogram.__name__} import main; main()"
 _ROOT = os.path.abspath(f"{__file__}/../../../../..")
 # What ends the program or its run leaves it the moment that it needs.
 _NOT_ITS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # It is the child of a shell that is gone: whoever waits for all of its children is not to wait for this one.
 _SHELL = '"$@" <&3 3<&- &'
-_VERSION = 2  # of what is marshalled: later ones look for what comes twice, which takes as long as all the rest
 # So much is kept for it if it is behind, in bytes: some thousand files. For more it is waited for: what is kept is lost
 # with a program that is killed.
 _MOST_UNSENT = 1 << 20
@@ -47,7 +46,7 @@ class Witness:
     def tell(self, message: Any) -> bool:
         """Tell it something; what it has no time for now is kept. False if it was lost."""
         data = _marshalled(message)
-        self._unsent += looking.LENGTH.pack(len(data)) + data  # at once, whatever interrupts us
+        self._unsent += witnessprogram.LENGTH.pack(len(data)) + data  # at once, whatever interrupts us
         return self._send(_MOST_UNSENT)
 
     def leave(self) -> bool:
@@ -68,7 +67,7 @@ class Witness:
     def end(self) -> bool:
         """Wait until it has noted everything; False if it was lost."""
         try:
-            return self._line.recv(len(looking.DONE), socket.MSG_WAITALL) == looking.DONE
+            return self._line.recv(len(witnessprogram.DONE), socket.MSG_WAITALL) == witnessprogram.DONE
         except OSError:
             return False
         finally:
@@ -107,7 +106,9 @@ def start(folder: RunFolder, files: Scope, cwd: str, since: int) -> Witness:
     finally:
         _journals.discard(journal)
         os.close(journal)  # and it has the lock
-    found.tell((files.roots, files.left_out, cwd, since))
+    if not found.tell((files.roots, files.left_out, cwd, since)):
+        found.close()
+        raise BlockingIOError("it has ended as it began: there is no process left for it")
     return found
 
 
@@ -125,7 +126,8 @@ def _start(journal: int) -> Witness:
     # No standard stream, even where those are closed.
     found = Witness(socket.socket(fileno=moved_up(ours.detach())))
     argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, its.fileno(), 3), (os.POSIX_SPAWN_DUP2, journal, looking.JOURNAL)]
+    low = [(its.fileno(), 3), (journal, witnessprogram.JOURNAL)]
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
     actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
     environment = surroundings.environment()
     try:
@@ -143,9 +145,9 @@ def _start(journal: int) -> Witness:
 
 def _marshalled(message: Any) -> bytes:
     try:
-        return marshal.dumps(message, _VERSION)
+        return marshal.dumps(message)
     except ValueError:  # a name of a type of the program's own
-        return marshal.dumps([_plain(each) for each in message], _VERSION)
+        return marshal.dumps([_plain(each) for each in message])
 
 
 def _plain(item: Any) -> str | bytes | int | None:

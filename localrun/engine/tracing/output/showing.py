@@ -17,7 +17,7 @@ import threading
 from localrun import files
 from localrun.engine import processes
 from localrun.engine.supervision.logclock import LogClock
-from localrun.engine.tracing.output import follower
+from localrun.engine.tracing.output import showingprogram
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from localrun.engine.tracing.output.streams import Stream
     from localrun.model.folder import RunFolder
 
-_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {follower.__name__} import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {showingprogram.__name__} import main; main()"
 _ROOT = os.path.abspath(f"{__file__}/../../../../..")
 # Keys pressed and terminals closed are the block's affair; whoever shows goes on until that has ended.
 _NOT_OURS = (
@@ -80,7 +80,8 @@ class Showing:
         out, err = self._streams
         said, its = os.pipe2(os.O_CLOEXEC)
         # In this order nothing is overwritten that is still to be moved: the streams' own are all higher.
-        low = [(ended, 0), (its, 6), (0, 5), (out.unshown, follower.OUT_LOG), (err.unshown, follower.ERR_LOG)]
+        logs = [(out.unshown, showingprogram.OUT_LOG), (err.unshown, showingprogram.ERR_LOG)]
+        low = [(ended, 0), (its, 6), (0, 5), *logs]
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
         for stream in self._streams:  # here they lead into the logs
             if stream.original is None:
@@ -135,7 +136,7 @@ class Showing:
             stream.show()
 
     def _show_until(self, ended: int) -> None:
-        follower.follow(self._logs, self._show_streams, ended)
+        showingprogram.follow(self._logs, self._show_streams, ended)
         os.close(ended)
 
 

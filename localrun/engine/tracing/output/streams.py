@@ -14,7 +14,7 @@ import threading
 import time
 
 from localrun.engine.tracing.output import pystream
-from localrun.engine.tracing.output.follower import pass_on
+from localrun.engine.tracing.output.passing import pass_on
 from localrun.files import FIRST_OF_OURS, append_line, moved_up, write_all
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from localrun.model.folder import RunFolder
-    from localrun.model.record import Record
 
 _MOST_IN_RECORD = 1 << 18  # bytes of the journal, about a thousand artifacts
 
 
-def take_in(folder: RunFolder, record: Record) -> bool:
+def take_in(folder: RunFolder, record: dict[str, Any]) -> bool:
     """Put what the journal says into the record; again changes nothing.
 
     True if the record has it all then: `forget` the journal when that is written.

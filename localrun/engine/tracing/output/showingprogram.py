@@ -12,6 +12,7 @@ import time
 
 from localrun import files
 from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.tracing.output.passing import pass_on
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OUT_LOG, ERR_LOG = 3, 4  # its descriptors; it has the real standard output and error as 1 and 2
-_CHUNK = 1 << 16
 
 
 def main() -> None:
@@ -66,30 +66,3 @@ def _wait(poll: select.poll, ended: int, news: int | None) -> bool:
     ready = {fd for fd, _ in poll.poll()}
     poll.unregister(news)
     return ended in ready
-
-
-def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
-    """Copy from where a log's descriptor stands to a target, up to a position or to the end."""
-    if os.fstat(log).st_size < os.lseek(log, 0, os.SEEK_CUR):
-        os.lseek(log, 0, os.SEEK_SET)  # somebody wrote to /dev/stdout as to a file, which begins anew then
-    while True:
-        wanted = _CHUNK if up_to is None else min(_CHUNK, up_to - os.lseek(log, 0, os.SEEK_CUR))
-        data = os.read(log, wanted) if wanted > 0 else b""
-        if not data:
-            return
-        try:
-            while data and target is not None:
-                data = data[_write(target, data) :]
-        except OSError:
-            pass  # nobody reads it any more: the log has it
-
-
-def _write(fd: int, data: bytes) -> int:
-    """Write some of this, once there is room: the pipe or terminal may be one that somebody made non-blocking."""
-    while True:
-        try:
-            return os.write(fd, data)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
