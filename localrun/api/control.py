@@ -168,6 +168,7 @@ def update_metadata(folder: RunFolder, metadata: Mapping[str, Any]) -> Record:
 def write(folder: RunFolder, data: Any, path: str) -> None:
     """Write a file inside a run's folder; nothing outside it, and nothing that is the run's own."""
     path = checked_name(path)
+    records.read(folder)  # another run may have its place by now, or none
     target = f"{folder.path}/{path}"
     inside = os.path.realpath(folder.path)
     if os.path.commonpath([inside, os.path.realpath(os.path.dirname(target))]) != inside or os.path.islink(target):

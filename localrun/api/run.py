@@ -238,7 +238,8 @@ class Run(Outcome, Block):
 
     def write(self, data: Any, path: str) -> None:
         """Write a file of the user's own into the run's folder: text as UTF-8, bytes as they are, else pickled."""
-        self._in_folder(lambda folder: control.write(folder, data, path))
+        if not self._is_dry:
+            self._in_folder(lambda folder: control.write(folder, data, path))
 
     def log_artifact(self, path: str | os.PathLike[str]) -> None:
         """Have a file, or every file in a folder, among the run's downstream artifacts, with its size and digest now.
@@ -250,7 +251,8 @@ class Run(Outcome, Block):
         """
         from localrun.api.tracing import noting
 
-        self._in_folder(lambda folder: noting.log(folder, path))
+        if not self._is_dry:
+            self._in_folder(lambda folder: noting.log(folder, path))
 
     # -- moving it --------------------------------------------------------------------------------------------------
 

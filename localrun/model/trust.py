@@ -47,11 +47,11 @@ def check_run(folder: RunFolder) -> None:
 def refusal(folder: RunFolder) -> str | None:
     """Why a run is not to be executed; None if only this user or root can have written it."""
     why = _of_folder(folder)
-    for path in (folder.record, folder.function, folder.inputs):
+    for path in (folder.record, folder.function, folder.inputs, folder.parameters):
         try:
             why = why or _of_owner(os.path.basename(path), os.lstat(path))
         except FileNotFoundError:
-            continue  # a command run has no function
+            continue  # a command run has no function, and not every run parameters
     return why
 
 

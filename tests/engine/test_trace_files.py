@@ -98,8 +98,21 @@ def test_what_is_read_and_then_changed_is_both(home: Home, project: Path) -> Non
     with traced(home) as noted:
         Path("old.txt").read_text()
         Path("old.txt").write_text("new")
-    assert noted("upstream") == {"old.txt": (3, None)}  # it was another one before it could be looked at
+    assert noted("upstream") == {"old.txt": (None, None)}  # it was another one before it could be looked at
     assert noted("downstream") == {"old.txt": known("new")}
+
+
+def test_what_is_made_in_a_folder_moves_with_it(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        os.makedirs("building/deep")
+        Path("building/weights").write_text("weights")
+        Path("building/deep/more").write_text("more")
+        Path("building-not").write_text("x")
+        os.rename("building", "built")
+        os.rename("built", "done")
+        Path("done/last").write_text("last")
+    made = {"done/weights": "weights", "done/deep/more": "more", "done/last": "last", "building-not": "x"}
+    assert noted("downstream") == {name: known(text) for name, text in made.items()}
 
 
 def test_what_is_opened_to_be_changed_and_is_not(home: Home, project: Path) -> None:

@@ -207,6 +207,28 @@ def test_a_dry_run_leaves_nothing(home: Home, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().out == "inside\n"
 
 
+@pytest.mark.parametrize("is_active", [True, False])
+def test_a_dry_run_of_a_name_that_is_taken(home: Home, is_active: bool) -> None:
+    with localrun.run(name="x") as first:
+        if is_active:
+            with localrun.run(name="x", dryrun=True) as dry:
+                pass
+    before = home.record("x")
+    if not is_active:
+        with localrun.run(name="x", dryrun=True) as dry:
+            assert dry.status is RunStatus.RUNNING
+    assert dry.status is RunStatus.COMPLETED and dry.run_uid != first.run_uid
+    assert home.record("x") == before and os.listdir(home.runs) == ["x"]
+
+
+def test_what_a_dry_run_writes_goes_nowhere(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "made").touch()
+    with localrun.run(name="x", dryrun=True) as run:
+        run.write("text", "mine.txt")
+        run.log_artifact(tmp_path / "made")
+    assert not home.runs.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

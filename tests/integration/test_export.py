@@ -199,6 +199,19 @@ class TestThereAndBack:
         assert list(root.glob("*.gz")) + list(root.glob(".*.tmp")) == []
         run.stop()
 
+    @pytest.mark.parametrize("name", ["result.pkl", "inputs.pkl", "function.pkl"])
+    @pytest.mark.parametrize("way", ["altered", "missing"])
+    def test_a_damaged_run_is_refused(self, root: Path, home: Home, name: str, way: str) -> None:
+        run = localrun.function(len).run([1, 2], run_name="run").wait()
+        file = Path(run.path, name)
+        if way == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+        with pytest.raises(localrun.ResultUnavailableError, match=f"{name} is .*{way}: the run was not exported"):
+            localrun.export_run(run)
+        assert list(root.glob("*.gz")) + list(root.glob(".*.tmp")) == []
+
     def test_where_nothing_can_be_written(self, root: Path, home: Home) -> None:
         run = execute("run", "true")
         with pytest.raises(SystemFailureError, match="No such file"):

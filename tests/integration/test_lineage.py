@@ -379,5 +379,5 @@ def test_names_that_pictures_could_stumble_over(home: Home) -> None:
     step([odd], [], [], run_name="run")
     found = localrun.lineage("run")
     xml.etree.ElementTree.fromstring(found.svg().encode())
-    assert '\\"c\\"' in found.dot()
+    assert '\\"c\\"' in found.dot() and "é" in found.dot()
     assert any(node.url.endswith(odd) for node in found.nodes)

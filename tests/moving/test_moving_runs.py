@@ -237,9 +237,10 @@ def test_active_runs_and_itself_are_refused(place: Where, home: Home) -> None:
 # -- integrity --------------------------------------------------------------------------------------------------------
 
 
-def test_a_corrupt_source_is_not_copied(place: Where) -> None:
+@pytest.mark.parametrize("name", ["result.pkl", "inputs.pkl", "function.pkl"])
+def test_a_corrupt_source_is_not_copied(place: Where, name: str) -> None:
     run = work.run(1, run_name="run").wait()
-    result = Path(run.path, "result.pkl")
+    result = Path(run.path, name)
     good = result.read_bytes()
     for bad in (good[:-1], good[:-1] + bytes([good[-1] ^ 1]), good + b"x", None):
         result.unlink(missing_ok=True)

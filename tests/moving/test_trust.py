@@ -123,6 +123,19 @@ def test_what_others_can_have_written_is_not_executed(run: Any, way: Callable[[P
     assert not told.exists()
 
 
+@pytest.mark.parametrize("mode", [None, 0o666])
+def test_a_command_with_parameters_that_others_can_have_written(home: Home, mode: int | None) -> None:
+    run = execute("run", "cat $PARAMETERS", parameters={"a": 1})
+    parameters = Path(run.path, "parameters.yaml")
+    if mode is None:
+        os.chown(parameters, OTHER, -1)
+    else:
+        parameters.chmod(mode)
+    for execute_it in (run.start, run.clone):
+        with pytest.raises(UntrustedRunError, match=r"parameters\.yaml"):
+            execute_it()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_trusted_is_executed(run: Any, way: Callable[[Path], str]) -> None:
     way(Path(run.path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from localrun.api.lineage.graph import GONE
@@ -153,5 +153,4 @@ def _text(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    quoted: Any = json.dumps("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
-    return str(quoted)
+    return json.dumps("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text), ensure_ascii=False)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from localrun.errors import NotARunError
+from localrun.model.folder import RunFolder
+from localrun.model.pickles import ledger
 
 MANIFEST = ".manifest.json"
 MARKER = ".copying"  # there from a remote copy's first file until its last is written
@@ -105,15 +107,12 @@ def is_copied(name: str) -> bool:
 
 def recorded(record: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
     """The sizes and digests that a run's record states of its files. NotARunError if it is damaged there."""
-    stored = record.get("result")
+    folder = RunFolder("/run")
     try:
-        if isinstance(stored, list):  # a rank each
-            there = [(rank, each) for rank, each in enumerate(stored) if each is not None]
-            return {f"result.rank_{rank}.pkl": _of(each) for rank, each in there}
-        return {} if stored is None else {"result.pkl": _of(stored)}
-    except (TypeError, KeyError, ValueError):
-        raise NotARunError("config.json is not the record of a run: its result is damaged") from None
-
-
-def _of(stored: Mapping[str, Any]) -> tuple[int, str]:
-    return int(stored["size"]), str(stored["sha256"])
+        return {
+            path.removeprefix(f"{folder.path}/"): (int(stored.size), str(stored.sha256))
+            for path, stored in ledger.entries(folder, dict(record))
+        }
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+        what = "what it was given or returned is damaged"
+        raise NotARunError(f"config.json is not the record of a run: {what}") from None

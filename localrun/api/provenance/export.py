@@ -18,16 +18,16 @@ import os
 import stat
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from localrun import __version__, files
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import is_inside
+from localrun.api.moving.manifest import is_inside, recorded
 from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
-from localrun.errors import IllegalTransitionError, RunConfigError, SystemFailureError
+from localrun.errors import IllegalTransitionError, ResultUnavailableError, RunConfigError, SystemFailureError
 from localrun.model import catalogue, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -50,6 +50,7 @@ def export_run(run: RunOrName, path: str | os.PathLike[str] | None = None) -> st
 
     Raises:
         RunNotFoundError: there is no such run (404). IllegalTransitionError: it has not ended (409).
+        ResultUnavailableError: what it was given or returned is cut short or altered (409).
         RunConfigError: ``path`` is in the run's folder (400). SystemFailureError: the archive can't be written (503).
     """
     return export(run, path)[0]
@@ -74,6 +75,7 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
             fd = files.create(temporary, b"")
             with os.fdopen(fd, "wb") as file:
                 manifest = _Export(found, folder).write(file)
+                _check(found, manifest["files"])
                 file.flush()
                 os.fsync(fd)
             if _ended(folder) != before:
@@ -86,6 +88,14 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
         why = f"{error.strerror or error} ({error.filename or target})"
         raise SystemFailureError(f"run {found.name} could not be exported: {why}") from error
     return target, manifest
+
+
+def _check(run: Run, written: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what isn't as the run's record says that it was."""
+    for name, (size, digest) in recorded(run._record).items():
+        if written.get(name) != {"size": size, "sha256": digest}:
+            what = "cut short or altered" if name in written else "missing"
+            raise ResultUnavailableError(f"{run.path}/{name} is {what}: the run was not exported")
 
 
 def _ended(folder: RunFolder) -> int:

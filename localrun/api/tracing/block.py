@@ -34,6 +34,7 @@ class Block(Recorded):
 
     _options = Options()
     _leave: Callable[[Block, BaseException | None], None] | None = None  # while it is entered
+    _is_dry = False  # it was entered to leave nothing behind
 
     def __init__(
         self,

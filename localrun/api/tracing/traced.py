@@ -86,14 +86,15 @@ def enter(run: Block) -> None:
 
 
 def _enter(run: Block) -> None:
-    if run._options.dryrun:
-        for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
-            records.advance(run._record, status)
-        return
     record, folder = run._record, run._folder
     if records.status(record) is not RunStatus.PENDING or run.is_deleted:
         place = None if run.is_deleted else folder.path
         record, folder = new(run.name, place, {})
+    if run._options.dryrun:
+        for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
+            records.advance(record, status)
+        run._record, run._folder, run._is_dry = record, folder, True
+        return
     with Gathering(record["cwd"]) as provenance:
         block.begin(Queue(record["home"]), record, folder.path, provenance.file, delete=run._options.overwrite)
     run._record, run._folder = record, RunFolder(folder.path, record["uid"])

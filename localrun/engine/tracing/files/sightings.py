@@ -47,6 +47,7 @@ class Sightings:
         self._since = since - _TICK_NS
         self._read: dict[str, Seen | None] = {}  # by path; None: not there, or not to be noted
         self._made: dict[str, Seen | None] = {}  # None: not looked at yet
+        self._made_in: set[str] = set()  # these folders
         self._unsure: list[str] = []  # of those read, those changed meanwhile, by the program or by another
         self._new: list[str] = []  # of those made, the last ones: the program may be at them still
         self._removed: set[str] = set()
@@ -78,7 +79,7 @@ class Sightings:
             if seen is not None:
                 _, artifact = seen
                 changed = artifact["url"] in self._made or path in self._made
-                self._entries.append((UPSTREAM, artifact | ({"digest": None} if changed else {})))
+                self._entries.append((UPSTREAM, artifact | ({"size": None, "digest": None} if changed else {})))
         for path in self._removed:
             if path in self._read and self._read[path] is None and path not in self._made:
                 self._note_gone(UPSTREAM, path)  # before it was looked at
@@ -102,14 +103,21 @@ class Sightings:
             elif seen is not None:
                 self._unsure.append(path)
         if writes and path not in self._made:
-            self._made[path] = None
+            self._add_made(path, None)
             self._new.append(path)
 
     def _gone(self, is_removed: bool, path: str | None, to: str | None) -> None:
         if path is not None and is_removed:
             self._removed.add(path)
         elif path is not None and to is not None:
-            self._made[to] = self._made.pop(path, None)
+            self._add_made(to, self._made.pop(path, None))
+            if any(f"{each}/".startswith(f"{path}/") for each in self._made_in):  # it is a folder
+                for inside in [each for each in self._made if each.startswith(f"{path}/")]:
+                    self._add_made(to + inside.removeprefix(path), self._made.pop(inside))
+
+    def _add_made(self, path: str, seen: Seen | None) -> None:
+        self._made[path] = seen
+        self._made_in.add(path.rpartition("/")[0])
 
     def _path(self, name: Any) -> str | None:
         """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
