@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support import Home, find_processes, kill, run_python, wait_until
 
-from localrun.engine.tracing.files import audit
+from localrun.engine.tracing.files import audit, reminder
 from localrun.errors import RunConfigError
 from localrun.model import catalogue
 from localrun.model.folder import RunFolder
@@ -441,6 +441,7 @@ def test_a_block_in_a_generator_that_is_closed_as_its_witness_starts(
         with traced(home) as noted:
             yield noted
 
+    monkeypatch.setattr(reminder, "_EVERY_S", 60)  # it would have been first
     monkeypatch.setattr(audit.witness, "start", closing)
     generator = work()
     noted = next(generator)
@@ -465,6 +466,53 @@ def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Pat
     run_python(code, project, folder.path, ok=False)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
     assert 500 < len(catalogue.of(folder, {}, "downstream")) <= 1000
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
+def test_a_program_that_opens_few_files_and_is_killed_later(home: Home, project: Path, end: str) -> None:
+    code = """
+        import os, sys, time
+        from localrun.engine.tracing.files import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        open("old.txt").close()
+        with open("new.txt", "w") as file:
+            file.write("new")
+        while watch.pending:
+            time.sleep(0.01)
+        exec(sys.argv[3])
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    run_python(code, project, folder.path, end, ok=False)
+    wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+    assert [each["url"] for each in catalogue.of(folder, {}, "upstream")] == [str(project / "old.txt")]
+    assert [each["digest"] for each in catalogue.of(folder, {}, "downstream")] == [known("new")[1]]
+
+
+def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> None:
+    code = """
+        import os, sys, threading, time, warnings
+        from localrun.engine.tracing.files import audit
+        from localrun.model.folder import RunFolder
+        warnings.simplefilter("error")  # one is given where there are threads
+        os.chdir(sys.argv[1])
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        for number in range(40):
+            open(f"{number}.out", "w").close()
+            time.sleep(0.015)
+            pid = os.fork()
+            if pid == 0:
+                os._exit(threading.active_count() - 1)
+            assert os.waitpid(pid, 0)[1] == 0
+            audit._reminder.begin()
+        watch.stop()
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    run_python(code, project, folder.path)
+    assert len(catalogue.of(folder, {}, "downstream")) == 40
 
 
 def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:

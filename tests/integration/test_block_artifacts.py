@@ -87,6 +87,17 @@ def test_what_can_not_be_traced_is_refused_before_anything_is_made(home: Home) -
     assert not home.path.exists()
 
 
+def test_what_a_block_reads_shows_while_it_is_at_work(home: Home) -> None:
+    Path("in.txt").write_text("x")
+    os.utime("in.txt", (1e9, 1e9))
+    with localrun.run(name="run", trace_files=True) as run:
+        Path("in.txt").read_text()
+        wait_until(lambda: names(localrun.get_run("run").upstream_artifacts) == ["in.txt"])
+        Path("out.txt").write_text("x")
+    assert names(home.record("run")["downstream_artifacts"]) == ["out.txt"]
+    assert names(run.upstream_artifacts) == ["in.txt"]
+
+
 def test_a_block_whose_process_is_killed_has_them(home: Home) -> None:
     code = """
         import os, localrun

@@ -1,10 +1,10 @@
 """Watching which files this process opens, by an audit hook, for the runs that record them: ``trace_files``.
 
 An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
-watches. What has been put by is looked at when the watch ends; or, of a program that opens many files, meanwhile and by
-a `witness`, a process that reads and digests on another core and writes into the run's journal itself. A watch's end
-waits no longer than until the witness is told of everything; who asks for the artifacts, and the end of the program,
-wait until it has noted everything.
+watches. What has been put by is looked at when the watch ends; or, if it is much or some time goes by, meanwhile and by
+a `witness`, a process that reads and digests on another core and writes into the run's journal itself. If it was much,
+a watch's end waits no longer than until the witness is told of everything; who asks for the artifacts, and the end of
+the program, wait until it has noted everything.
 
 An event is three items of one long list, and no object of its own: a program's thousands would have the garbage
 collector look through all that it has, again and again.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from localrun import settings
 from localrun.engine.tracing.files import scope, witness
+from localrun.engine.tracing.files.reminder import Reminder
 from localrun.engine.tracing.files.sightings import MOVED, REMOVED, WENT, Sightings
 from localrun.errors import RunConfigError
 from localrun.model import artifacts
@@ -38,6 +39,7 @@ _ITEMS = 3  # of an event
 _MANY, _MOST = 256 * _ITEMS, 1024 * _ITEMS
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 _MOST_PATIENCE_S = 0.1
+_PATIENCE_WITH_FEW_S = 5.0  # it takes milliseconds, unless it is hung
 
 _watches: tuple[Watch, ...] = ()  # replaced, never changed in place: hooks are going through it
 _changing = threading.RLock()
@@ -58,6 +60,7 @@ class Watch:
         self._witness: witness.Witness | None = None
         self._sending = threading.Lock()
         self._sender: int | None = None  # the thread that does
+        self._told = 0  # items
         self._is_to_end = False
         self._has_ended = False
 
@@ -74,7 +77,9 @@ class Watch:
             count = len(self.pending)
             if self._witness.tell(self.pending[:count]):
                 del self.pending[:count]
-                self.many = min(2 * self.many, _MOST)
+                self._told += count
+                if count >= self.many:
+                    self.many = min(2 * self.many, _MOST)
             else:
                 self.many = sys.maxsize
         except OSError:
@@ -90,6 +95,8 @@ class Watch:
         if self not in _watches:
             return  # of the process that this one was forked from
         _change(lambda watches: tuple(each for each in watches if each is not self))
+        if not _watches:
+            _reminder.end()
         if self._sender == threading.get_ident():  # a block in a generator is closed in the midst of it
             self._is_to_end = True
         else:
@@ -107,7 +114,9 @@ class Watch:
         self._has_ended = True
         was_there, events = self._witness is not None, self.pending[:]  # a hook in another thread may still add some
         if self._witness is not None and self._witness.tell(events) and self._witness.leave():
-            self._witness.has_ended(within=min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S))
+            is_much = self._told + len(events) >= _MANY
+            patience = min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S)
+            self._witness.has_ended(within=patience if is_much else _PATIENCE_WITH_FEW_S)
             _leaving.append((self._witness, self.folder.path))
             return settle(wait=False)
         self.abandon()
@@ -144,6 +153,7 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
     _install()
     watch = Watch(folder, found)
     _change(lambda watches: (*watches, watch))
+    _reminder.begin()
     return watch
 
 
@@ -175,6 +185,7 @@ def _hook(event: str, args: Any) -> None:
                 pending += args
             if len(pending) >= watch.many:
                 watch.send()
+                _reminder.begin()  # again, if the program has forked
     elif event in _OTHERS:
         what, count = _OTHERS[event]
         items = [what, *map(_as_it_is, args[:count]), "", ""][:_ITEMS]
@@ -183,6 +194,17 @@ def _hook(event: str, args: Any) -> None:
 
 
 _OTHERS = {"os.rename": (MOVED, 2), "os.remove": (REMOVED, 1), "os.chdir": (WENT, 1)}  # with so many paths
+
+
+def _remind() -> bool:
+    """Let what has been put by be looked at; False if nobody watches any more."""
+    for watch in _watches:
+        if watch.pending and watch.many < sys.maxsize:
+            watch.send()
+    return bool(_watches)
+
+
+_reminder = Reminder(_remind)
 
 
 def _as_it_is(path: Any) -> Any:

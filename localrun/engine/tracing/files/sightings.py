@@ -31,7 +31,6 @@ MOVED, REMOVED, WENT = "moved", "removed", "went"
 _NO_FILE = os.O_DIRECTORY | os.O_PATH
 _MADE_NEW = os.O_TRUNC | os.O_EXCL
 _TICK_NS = 20_000_000  # of a file's time of modification, and more
-_BATCH = 500
 
 
 class Sightings:
@@ -68,8 +67,7 @@ class Sightings:
         for path in made:
             if path in self._made:  # it may have been moved
                 self._made[path] = self._look(path)
-        if len(self._entries) >= _BATCH:
-            self._write()
+        self._write()
 
     def finish(self) -> None:
         """Note all that has not been noted: what was made, as it is now."""
