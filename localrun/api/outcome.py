@@ -160,8 +160,8 @@ class Outcome(Recorded):
         from localrun.model.pickles import ledger, payload
 
         self.refresh()
-        for path, stored in ledger.entries(self._folder, self._record):
-            payload.verify(path, stored)
+        for name, stored in ledger.entries(self._record):
+            payload.verify(f"{self._folder.path}/{name}", stored)
         return self
 
     def _note_use(self) -> None:

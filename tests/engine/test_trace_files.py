@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support import Home, find_processes, kill, run_python, wait_until
@@ -63,6 +63,31 @@ def traced(home: Home, files: Any = True) -> Iterator[Callable[[str], dict[str, 
         yield noted
     finally:
         watch.stop()
+
+
+def run_watched(home: Home, project: Path, code: str, *arguments: str, before: str = "", ok: bool = True) -> Program:
+    """Run a program, in a process of its own, that is watched there from its beginning on: ``watch``."""
+    imports = f"import os, sys\nsys.path.append({str(Path(__file__).parents[1])!r})\n"
+    start = """
+        from localrun.engine.tracing.files import audit
+        from localrun.model.folder import RunFolder
+        os.chdir(sys.argv[1])
+        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+    """
+    folder = RunFolder(home.place / "run", "uid")
+    os.mkdir(folder.path)
+    program = "".join(map(textwrap.dedent, (before, start, code)))
+    said = run_python(imports + program, project, folder.path, *arguments, ok=ok).stdout
+    return Program(folder, said)
+
+
+class Program(NamedTuple):
+    folder: RunFolder
+    said: str
+
+    def made(self) -> list[str]:
+        """The names of the files that it made."""
+        return [os.path.basename(each["url"]) for each in catalogue.of(self.folder, {}, "downstream")]
 
 
 def known(text: str) -> tuple[int, str]:
@@ -365,12 +390,8 @@ def test_no_process_is_left_for_a_witness(home: Home, processes: int) -> None:
 
 def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, project: Path) -> None:
     code = """
-        import os, signal, socket, sys
+        import signal, socket
         from support import find_processes, wait_until
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
-        os.chdir(sys.argv[1])
-        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
         for number in range(300):
             open(f"{number}.out", "w").close()
         (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
@@ -381,33 +402,21 @@ def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, projec
         print(process.pid, flush=True)
         os.kill(os.getpid(), 9)
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    start = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
-    said = run_python(start + textwrap.dedent(code), project, folder.path, ok=False)
-    os.kill(int(said.stdout), signal.SIGCONT)
+    program = run_watched(home, project, code, ok=False)
+    os.kill(int(program.said), signal.SIGCONT)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert len(catalogue.of(folder, {}, "downstream")) >= 256
+    assert len(program.made()) >= 256
 
 
 def test_a_program_without_standard_input(home: Home, project: Path) -> None:
     code = """
-        import os, sys
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
-        os.chdir(sys.argv[1])
-        os.close(0)
-        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
         for number in range(600):
             open(f"{number}.out", "w").close()
         assert os.open(os.devnull, os.O_RDONLY) == 0
         watch.stop()
         os.fstat(0)
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    run_python(code, project, folder.path)
-    assert len(catalogue.of(folder, {}, "downstream")) == 600
+    assert len(run_watched(home, project, code, before="os.close(0)").made()) == 600
 
 
 class _Unnameable(os.PathLike[str]):
@@ -452,30 +461,19 @@ def test_a_block_in_a_generator_that_is_closed_as_its_witness_starts(
 
 def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:
     code = """
-        import os, sys
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
-        os.chdir(sys.argv[1])
-        audit.start(RunFolder(sys.argv[2], "uid"), True)
         for number in range(1000):
             open(f"{number}.out", "w").close()
         os.kill(os.getpid(), 9)
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    run_python(code, project, folder.path, ok=False)
+    program = run_watched(home, project, code, ok=False)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert 500 < len(catalogue.of(folder, {}, "downstream")) <= 1000
+    assert 500 < len(program.made()) <= 1000
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
 def test_a_program_that_opens_few_files_and_is_killed_later(home: Home, project: Path, end: str) -> None:
     code = """
-        import os, sys, time
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
-        os.chdir(sys.argv[1])
-        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
+        import time
         open("old.txt").close()
         with open("new.txt", "w") as file:
             file.write("new")
@@ -483,9 +481,7 @@ def test_a_program_that_opens_few_files_and_is_killed_later(home: Home, project:
             time.sleep(0.01)
         exec(sys.argv[3])
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    run_python(code, project, folder.path, end, ok=False)
+    folder = run_watched(home, project, code, end, ok=False).folder
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
     assert [each["url"] for each in catalogue.of(folder, {}, "upstream")] == [str(project / "old.txt")]
     assert [each["digest"] for each in catalogue.of(folder, {}, "downstream")] == [known("new")[1]]
@@ -493,12 +489,8 @@ def test_a_program_that_opens_few_files_and_is_killed_later(home: Home, project:
 
 def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> None:
     code = """
-        import os, sys, threading, time, warnings
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
+        import threading, time, warnings
         warnings.simplefilter("error")  # one is given where there are threads
-        os.chdir(sys.argv[1])
-        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
         for number in range(40):
             open(f"{number}.out", "w").close()
             time.sleep(0.015)
@@ -509,19 +501,35 @@ def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> 
             audit._reminder.begin()
         watch.stop()
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    run_python(code, project, folder.path)
-    assert len(catalogue.of(folder, {}, "downstream")) == 40
+    assert len(run_watched(home, project, code).made()) == 40
+
+
+def test_much_that_is_opened_as_the_program_is_about_to_fork(home: Home, project: Path) -> None:
+    # What is registered first is called last: after the thread has ended for the fork, and before it may come back.
+    before = """
+        import threading
+        def open_many():
+            for number in range(300):
+                open(f"{number}.out", "w").close()
+            threads.append(threading.active_count())
+        threads = []
+        os.register_at_fork(before=open_many, after_in_parent=open_many)
+    """
+    code = """
+        assert threading.active_count() == 2
+        if os.fork() == 0:
+            os._exit(0)
+        assert os.wait()
+        assert threads == [1, 1]
+        open_many()
+        assert threading.active_count() == 2
+        watch.stop()
+    """
+    assert len(run_watched(home, project, code, before=before).made()) == 300
 
 
 def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:
     code = """
-        import os, sys
-        from localrun.engine.tracing.files import audit
-        from localrun.model.folder import RunFolder
-        os.chdir(sys.argv[1])
-        watch = audit.start(RunFolder(sys.argv[2], "uid"), True)
         for number in range(300):
             open(f"{number}.out", "w").close()
         child = os.fork()
@@ -537,11 +545,8 @@ def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> No
             pass
         watch.stop()
     """
-    folder = RunFolder(home.place / "run", "uid")
-    os.mkdir(folder.path)
-    run_python(code, project, folder.path)
-    made = {os.path.basename(each["url"]) for each in catalogue.of(folder, {}, "downstream")}
-    assert made == {f"{number}.{kind}" for number in range(300) for kind in ("out", "parent")}
+    made = {f"{number}.{kind}" for number in range(300) for kind in ("out", "parent")}
+    assert {*run_watched(home, project, code).made()} == made
 
 
 def test_libraries_open_files_too(home: Home, project: Path) -> None:

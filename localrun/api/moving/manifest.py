@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from localrun.errors import NotARunError
-from localrun.model.folder import RunFolder
 from localrun.model.pickles import ledger
 
 MANIFEST = ".manifest.json"
@@ -107,12 +106,8 @@ def is_copied(name: str) -> bool:
 
 def recorded(record: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
     """The sizes and digests that a run's record states of its files. NotARunError if it is damaged there."""
-    folder = RunFolder("/run")
     try:
-        return {
-            path.removeprefix(f"{folder.path}/"): (int(stored.size), str(stored.sha256))
-            for path, stored in ledger.entries(folder, dict(record))
-        }
+        return {name: (int(stored.size), str(stored.sha256)) for name, stored in ledger.entries(dict(record))}
     except (TypeError, KeyError, ValueError, AttributeError, IndexError):
         what = "what it was given or returned is damaged"
         raise NotARunError(f"config.json is not the record of a run: {what}") from None

@@ -29,16 +29,17 @@ def exception(folder: RunFolder, record: Record) -> Entry:
     return folder.exception(rank), _stored(record.get("exception"))
 
 
-def entries(folder: RunFolder, record: Record) -> Iterator[tuple[str, Stored]]:
-    """Every file whose size and digest are known: what the run was given, and its results or its exception."""
+def entries(record: Record) -> Iterator[tuple[str, Stored]]:
+    """The names of all files whose sizes and digests are known: what was given, and the results or the exception."""
     for name, fields in (record.get("given") or {}).items():
-        yield folder.given(name), Stored(**fields)
+        yield name, Stored(**fields)
+    folder = RunFolder("")  # wherever it is
     if record["result"] is not None:
         ranks = range(len(record["result"])) if isinstance(record["result"], list) else [None]
         found = [result(folder, record, rank) for rank in ranks]
     else:
         found = [exception(folder, record)]
-    yield from ((path, stored) for path, stored in found if stored is not None)
+    yield from ((os.path.basename(path), stored) for path, stored in found if stored is not None)
 
 
 def _stored(fields: Any) -> Stored | None:

@@ -46,7 +46,7 @@ class Sightings:
         self._since = since - _TICK_NS
         self._read: dict[str, Seen | None] = {}  # by path; None: not there, or not to be noted
         self._made: dict[str, Seen | None] = {}  # None: not looked at yet
-        self._made_in: set[str] = set()  # these folders
+        self._made_in: set[str] = set()  # these folders: few, where renaming a file is not to go through all made
         self._unsure: list[str] = []  # of those read, those changed meanwhile, by the program or by another
         self._new: list[str] = []  # of those made, the last ones: the program may be at them still
         self._removed: set[str] = set()

@@ -12,22 +12,17 @@ import os
 import select
 import signal
 import socket
-import sys
 from typing import Any
 
-from localrun.engine.launchers import surroundings
+from localrun.engine.tracing import beside
 from localrun.engine.tracing.files import witnessprogram
 from localrun.engine.tracing.files.scope import Scope
 from localrun.files import ByteLock, moved_up
 from localrun.model import artifacts
 from localrun.model.folder import RunFolder
 
-_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {witnessprogram.__name__} import main; main()"
-_ROOT = os.path.abspath(f"{__file__}/../../../../..")
 # What ends the program or its run leaves it the moment that it needs.
 _NOT_ITS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# It is the child of a shell that is gone: whoever waits for all of its children is not to wait for this one.
-_SHELL = '"$@" <&3 3<&- &'
 # So much is kept for it if it is behind, in bytes: some thousand files. For more it is waited for: what is kept is lost
 # with a program that is killed.
 _MOST_UNSENT = 1 << 20
@@ -125,16 +120,10 @@ def _start(journal: int) -> Witness:
     ours, its = socket.socketpair()
     # No standard stream, even where those are closed.
     found = Witness(socket.socket(fileno=moved_up(ours.detach())))
-    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT]
-    low = [(its.fileno(), 3), (journal, witnessprogram.JOURNAL)]
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, journal, witnessprogram.JOURNAL)]
     actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
-    environment = surroundings.environment()
     try:
-        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=_NOT_ITS)
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # a program that ignores SIGCHLD: the kernel has collected it
+        beside.start(witnessprogram, stdin=its.fileno(), actions=actions, blocked=_NOT_ITS, setsid=True)
     except OSError:
         found.close()
         raise

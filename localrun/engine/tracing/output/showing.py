@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 from localrun import files
 from localrun.engine import processes
 from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.tracing import beside
 from localrun.engine.tracing.output import showingprogram
 from localrun.engine.watch import Watch
 
@@ -27,16 +27,10 @@ if TYPE_CHECKING:
     from localrun.engine.tracing.output.streams import Stream
     from localrun.model.folder import RunFolder
 
-_PROGRAM = f"import sys; sys.path.insert(0, sys.argv[1]); from {showingprogram.__name__} import main; main()"
-_ROOT = os.path.abspath(f"{__file__}/../../../../..")
 # Keys pressed and terminals closed are the block's affair; whoever shows goes on until that has ended.
 _NOT_OURS = (
     signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU, signal.SIGPIPE,
 )  # fmt: skip
-
-
-# It is the child of a shell that is gone: a program that waits for all of its children is not to wait for this one.
-_SHELL = '"$@" <&5 5<&- 6>&- & echo $! >&6 2>/dev/null'
 
 
 class Showing:
@@ -75,31 +69,19 @@ class Showing:
 
     def _start_process(self, ended: int) -> tuple[int, int] | None:
         """Its pid and start time; None if there can be none."""
-        from localrun.engine.launchers import surroundings  # not for the process itself
-
         out, err = self._streams
-        said, its = os.pipe2(os.O_CLOEXEC)
-        # In this order nothing is overwritten that is still to be moved: the streams' own are all higher.
-        logs = [(out.unshown, showingprogram.OUT_LOG), (err.unshown, showingprogram.ERR_LOG)]
-        low = [(ended, 0), (its, 6), (0, 5), *logs]
-        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in low]
+        logs = (out.unshown, showingprogram.OUT_LOG), (err.unshown, showingprogram.ERR_LOG)
+        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, *each) for each in logs]
         for stream in self._streams:  # here they lead into the logs
             if stream.original is None:
                 actions.append((os.POSIX_SPAWN_OPEN, stream.fd, os.devnull, os.O_WRONLY, 0))
             else:
                 actions.append((os.POSIX_SPAWN_DUP2, stream.original, stream.fd))
-        argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *self._logs]
-        with open(said) as answer:
-            try:
-                environment = surroundings.environment()
-                shell = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigmask=_NOT_OURS)
-            except OSError:
-                return None
-            finally:
-                os.close(its)
-            pid = int(answer.read() or 0)
-        _reap(shell)
-        start = processes.start_time(pid) if pid else None
+        try:
+            pid = beside.start(showingprogram, *self._logs, stdin=ended, actions=actions, blocked=_NOT_OURS)
+        except OSError:
+            return None
+        start = processes.start_time(pid)
         return None if start is None else (pid, start)
 
     def _start_thread(self, ended: int) -> threading.Thread | None:
@@ -120,7 +102,7 @@ class Showing:
         except OSError:  # the folder is gone, but not what was written
             self._show_streams()
         if self._process is not None:
-            _reap(self._process[0])  # where this process is everybody's parent
+            beside.reap(self._process[0])  # where this process is everybody's parent
 
     def _lock(self) -> files.ByteLock:
         """Held as soon as nobody else shows."""
@@ -138,10 +120,3 @@ class Showing:
     def _show_until(self, ended: int) -> None:
         showingprogram.follow(self._logs, self._show_streams, ended)
         os.close(ended)
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # the user's code, or the kernel for it, takes whatever child has ended
