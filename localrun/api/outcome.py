@@ -54,7 +54,8 @@ class Outcome(Recorded):
 
         Large NumPy arrays (from 256 KiB on) are read into memory of their own, and are writable. With ``mmap`` they
         stay in the run's folder and are read-only: nothing is read before it is looked at. The result file must then
-        stay as it is; moving and deleting the run does no harm.
+        stay as it is; moving and deleting the run does no harm. Masked arrays, memory maps, other subclasses and arrays
+        of objects are unpickled as anything else is.
 
         Raises:
             RunFailedError: it failed and its exception can't be raised here.

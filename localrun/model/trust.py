@@ -14,6 +14,10 @@ from localrun import files
 from localrun.errors import UntrustedRunError
 from localrun.model.folder import RunFolder
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -40,18 +44,21 @@ def check_run(folder: RunFolder) -> None:
     why = refusal(folder)
     if why:
         raise UntrustedRunError(
-            f"the run in {folder.path} is not executed: {why}. If you trust it, load it with trust=True"
+            f"the run in {folder.path} is not executed: {why}. If you trust it, load it with trust=True, "
+            "or have it run again by `localrun replay --trust`"
         )
 
 
 def refusal(folder: RunFolder) -> str | None:
-    """Why a run is not to be executed; None if only this user or root can have written it."""
+    """Why a run is not to be executed; None if only this user or root can have written what that executes or reads.
+
+    What lies in its checkpoints and its code is what the user's own umask makes of it.
+    """
     why = _of_folder(folder)
-    for path in (folder.record, folder.function, folder.inputs, folder.parameters):
-        try:
-            why = why or _of_owner(os.path.basename(path), os.lstat(path))
-        except FileNotFoundError:
-            continue  # a command run has no function, and not every run parameters
+    for path in (folder.record, folder.function, folder.inputs, folder.parameters, folder.provenance):
+        why = why or _of_owner_if_there(path, os.lstat)
+    for path in (folder.checkpoints, folder.code):
+        why = why or _of_owner_if_there(path, os.stat)  # it may be on another disk
     return why
 
 
@@ -64,6 +71,13 @@ def _of_folder(folder: RunFolder) -> str | None:
     if os.path.lexists(folder.untrusted):
         return f"it came from {_origin(folder)}"
     return _of_owner("its folder", os.stat(folder.path))
+
+
+def _of_owner_if_there(path: str, look: Callable[[str], os.stat_result]) -> str | None:
+    try:
+        return _of_owner(os.path.basename(path), look(path))
+    except FileNotFoundError:
+        return None  # a command run has no function, and not every run parameters
 
 
 def _of_owner(what: str, info: os.stat_result) -> str | None:

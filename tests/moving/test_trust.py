@@ -17,6 +17,7 @@ from support import Home, execute, run_python, submit, wait_until
 
 import localrun
 from localrun import PayloadError, ResultUnavailableError, RunFailedError, SystemFailureError
+from localrun.api.provenance.replay import replay
 from localrun.errors import UntrustedRunError
 from localrun.model import trust
 from localrun.model.folder import RunFolder
@@ -134,6 +135,25 @@ def test_a_command_with_parameters_that_others_can_have_written(home: Home, mode
     for execute_it in (run.start, run.clone):
         with pytest.raises(UntrustedRunError, match=r"parameters\.yaml"):
             execute_it()
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "checkpoints", "code"])
+def test_what_a_start_reads_that_others_can_have_written(home: Home, name: str) -> None:
+    run = execute("run", "true")
+    (Path(run.path) / "code").mkdir(mode=0o700)
+    assert run.is_trusted
+    (Path(run.path) / name).chmod(0o777)
+    for execute_it in (run.start, run.clone, lambda: replay(run)):
+        with pytest.raises(UntrustedRunError, match=rf"{name} can be written by others"):
+            execute_it()
+
+
+def test_checkpoints_on_another_disk(run: Any, tmp_path: Path) -> None:
+    shutil.move(f"{run.path}/checkpoints", tmp_path / "large")
+    os.symlink(tmp_path / "large", f"{run.path}/checkpoints")
+    assert run.is_trusted and run.start().wait().result() == 3
+    (tmp_path / "large").chmod(0o770)
+    assert not run.is_trusted
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,4 +1,6 @@
-"""The memory of large arrays that lies behind a pickle in its file: read when the unpickler asks for it, or mapped.
+"""The memory of large arrays that lies behind a pickle in its file: how arrays give it away, and how they get it back.
+
+It is read when the unpickler asks for it, or mapped.
 
 Read is the default, although a private mapping would be writable too and cost nothing: an array that was read is the
 process's own. Under one that is mapped the file must stay as it is (a file that is cut kills whoever then looks at the
@@ -14,9 +16,11 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from pickle import PickleBuffer
+from typing import Any, BinaryIO
 
 from localrun.errors import ResultUnavailableError
+from localrun.model.pickles.payload import SET_APART
 
 _HUGE_PAGE = 2 << 20
 
@@ -44,6 +48,26 @@ def read(file: BinaryIO, places: Places) -> Iterator[memoryview]:
                 raise ResultUnavailableError(f"{file.name} was cut short while it was read; it was not loaded")
             done += count
         yield memory
+
+
+def reduced(array: Any) -> Any:
+    """How a NumPy array is pickled of which NumPy would copy a large memory into the pickle; NotImplemented of others.
+
+    That is one whose memory is in pieces, or whose elements no buffer is allowed to have, as times.
+    """
+    if array.nbytes < SET_APART or array.dtype.hasobject:
+        return NotImplemented
+    try:
+        memoryview(array)
+    except ValueError:
+        pass
+    else:
+        by_stride = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+        if array.transpose(by_stride).flags.c_contiguous:
+            return NotImplemented
+    frombuffer, _ = type(array)(1).__reduce_ex__(5)
+    order = "F" if array.flags.fnc else "C"
+    return frombuffer, (PickleBuffer(array.ravel(order).view("u1")), array.dtype, array.shape, order)
 
 
 def _room(length: int) -> memoryview:

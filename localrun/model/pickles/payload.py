@@ -199,7 +199,17 @@ class _PlainPickler(pickle.Pickler):
             module = getattr(obj, "__module__", None)
             if not isinstance(module, str) or module.partition(".")[0] not in _PLAIN:
                 raise pickle.PicklingError
+        return reduced_array(obj)
+
+
+def reduced_array(obj: Any) -> Any:
+    """How a large array is pickled that would not come to lie apart by itself; NotImplemented of anything else."""
+    kind = type(obj)
+    if kind.__name__ != "ndarray" or kind.__module__ != "numpy":
         return NotImplemented
+    from localrun.model.pickles import apart
+
+    return apart.reduced(obj)
 
 
 def _pickle_into(start: Callable[[], W], value: object) -> W:

@@ -104,6 +104,10 @@ KINDS: dict[str, Callable[[], Any]] = {
     "structures": lambda: np.zeros(MiB // 9, [("a", "i1"), ("b", "f8")]),
     "big-endian": lambda: np.arange(MiB // 4, dtype=">i4"),
     "times": lambda: np.arange(MiB // 8).astype("M8[s]"),
+    "spans of time, Fortran": lambda: np.asfortranarray(np.arange(MiB // 8).reshape(8, -1).astype("m8[us]")),
+    "times in pieces": lambda: np.arange(MiB // 4).astype("M8[D]").reshape(-1, 2)[:, 1],
+    "structures in pieces": lambda: np.ones(MiB // 5, [("a", "i1"), ("t", "M8[s]")])[::2],
+    "a column": lambda: np.asfortranarray(numbers(4 * MiB).reshape(-1, 4)[:, ::2])[::-1],
     "texts": lambda: np.full(MiB // 40, "ten chars."),
     "complex halves": lambda: np.ones(MiB // 2, np.float16),
     "objects": objects,
@@ -121,6 +125,9 @@ KINDS: dict[str, Callable[[], Any]] = {
     "huge pages": lambda: numbers(5 * MiB + 3),
     "not hashed at load": lambda: numbers(17 * MiB),
 }
+
+# What pickles by a method of its own, and what is no memory but objects.
+IN_THE_PICKLE = {"objects", "masked", "subclass", "matrix", "records", "memory map"}
 
 WRAPPED: dict[str, Callable[[Any], Any]] = {
     "alone": lambda array: array,
@@ -147,6 +154,7 @@ def test_every_kind_comes_back_as_it_was(tmp_path: Path, kind: str, wrap: str, m
     np.testing.assert_array_equal(loaded, array)
     assert (loaded.flags.c_contiguous, loaded.flags.f_contiguous) == expected_order(array)
     assert vars(loaded).get("label") == vars(array).get("label") if isinstance(array, Labelled) else True
+    assert bool(stored.apart) is (array.nbytes >= SET_APART and kind not in IN_THE_PICKLE)
     if mapped and stored.apart:
         assert not loaded.flags.writeable
     else:
