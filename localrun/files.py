@@ -33,7 +33,9 @@ _FLOCK = "hhqqi4x"
 
 
 def absolute(path: str | os.PathLike[str], field: str) -> str:
-    """A path from the root on, ``~`` expanded. RunConfigError if it begins in a folder that was removed."""
+    """A path from the root on, ``~`` expanded. RunConfigError if it is empty or begins in a folder that was removed."""
+    if not os.fspath(path):
+        raise RunConfigError(f"{field}: is empty")
     try:
         return os.path.abspath(os.path.expanduser(os.fspath(path)))
     except FileNotFoundError:

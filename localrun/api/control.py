@@ -74,8 +74,12 @@ def restart(queue: Queue, folder: RunFolder) -> Record:
 
     Raises:
         RunConfigError: it is a traced block, which is not localrun's to execute.
+        IllegalTransitionError: it lies in the archive.
     """
-    refuse_block(records.read(folder))
+    record = records.read(folder)
+    refuse_block(record)
+    if folder.is_archived:
+        raise IllegalTransitionError(f"run {record['name']} was deleted or replaced: only a clone of it can run")
     return submission.resubmit(queue, folder)
 
 

@@ -162,7 +162,7 @@ class Outcome(Recorded):
 
         self.refresh()
         for name, stored in ledger.entries(self._record):
-            payload.verify(f"{self._folder.path}/{name}", stored)
+            payload.verify(self._folder.stored(name), stored)
         return self
 
     def _note_use(self) -> None:

@@ -157,7 +157,7 @@ class Run(Outcome, Block):
         """Queue an ended run again under its name, as its next resumption; it starts from the beginning.
 
         Raises:
-            IllegalTransitionError: it has not ended.
+            IllegalTransitionError: it has not ended, or was deleted.
             UntrustedRunError: others can have written what it executes.
         """
         self._refuse_untrusted()

@@ -43,8 +43,8 @@ class RunFolder:
         """The cloudpickled ``{"args": [...], "kwargs": {...}}`` of a function run."""
         return f"{self.path}/inputs.pkl"
 
-    def given(self, name: str) -> str:
-        """One of the files that a run was given: its function, inputs or parameters."""
+    def stored(self, name: str) -> str:
+        """One of the files of which the record says what they are: what the run was given, or returned."""
         return f"{self.path}/{name}"
 
     def result(self, rank: int | None = None) -> str:

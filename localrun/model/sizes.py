@@ -18,7 +18,7 @@ def size(count: float) -> str:
     unit = next(units)
     while count >= 999.5 and unit != "TiB":
         count, unit = count / 1024, next(units)
-    return f"{count:.3g} {unit}"
+    return f"{count:.3g} {'byte' if count == 1 and unit == 'bytes' else unit}"
 
 
 def parse_size(value: Any, field: str) -> int:

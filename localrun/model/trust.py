@@ -54,12 +54,15 @@ def refusal(folder: RunFolder) -> str | None:
 
     What lies in its checkpoints and its code is what the user's own umask makes of it.
     """
-    why = _of_folder(folder)
+    if why := _of_folder(folder):
+        return why  # and of a remote nothing is fetched for that
     for path in (folder.record, folder.function, folder.inputs, folder.parameters, folder.provenance):
-        why = why or _of_owner_if_there(path, os.lstat)
+        if why := _of_owner_if_there(path, os.lstat):
+            return why
     for path in (folder.checkpoints, folder.code):
-        why = why or _of_owner_if_there(path, os.stat)  # it may be on another disk
-    return why
+        if why := _of_owner_if_there(path, os.stat):  # it may be on another disk
+            return why
+    return None
 
 
 def mark(folder: RunFolder, origin: str) -> None:

@@ -494,8 +494,9 @@ def test_files_that_are_logged_from_outside(home: Home) -> None:
     run.log_artifact(folder)
     run.log_artifact(folder / "weights")
     assert sorted(facts(run.downstream_artifacts)) == [("more", 4, sha(b"more")), ("weights", 1, sha(b"w"))]
-    with pytest.raises(FileNotFoundError):
-        run.log_artifact(home.place / "missing")
+    for missing in (home.place / "missing", ""):
+        with pytest.raises(FileNotFoundError):
+            run.log_artifact(missing)
     run.stop().wait()
     assert sorted(facts(home.record("run")["downstream_artifacts"])) == sorted(facts(run.downstream_artifacts))
     assert len(run.downstream_artifacts) == 2

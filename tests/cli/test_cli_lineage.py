@@ -45,7 +45,7 @@ def test_the_tree(home: Home) -> None:
         "train  COMPLETED\n"
         "├─ read ~/table.csv  10 bytes\n"
         "│  └─ made by prep  COMPLETED\n"
-        "│     └─ read ~/raw.csv  1 bytes\n"
+        "│     └─ read ~/raw.csv  1 byte\n"
         "├─ used base  COMPLETED\n"
         "├─ made ~/model.bin  10 bytes, another one by now\n"
         "└─ made ~/model.bin  14 bytes, changed since\n"
@@ -58,7 +58,7 @@ def test_the_tree(home: Home) -> None:
         "│  └─ made by train  COMPLETED, changed since\n"
         "│     ├─ read ~/table.csv  10 bytes\n"
         "│     │  └─ made by prep  COMPLETED\n"
-        "│     │     └─ read ~/raw.csv  1 bytes\n"
+        "│     │     └─ read ~/raw.csv  1 byte\n"
         "│     └─ used base  COMPLETED\n"
         "├─ read ~/table.csv  10 bytes\n"
         "│  └─ made by prep  COMPLETED (see above)\n"
@@ -91,7 +91,7 @@ def test_a_terminal_of_80_columns_is_wide_enough(home: Home) -> None:
         assert terminal.end() == 0
         lines = terminal.seen.splitlines()
     assert max(map(len, lines)) <= 80
-    assert re.search(r"read ~/a-folder-wi.*….*/the-data.csv  1 bytes", terminal.seen)
+    assert re.search(r"read ~/a-folder-wi.*….*/the-data.csv  1 byte", terminal.seen)
     assert lines[-1] == "└─ and 11 files more: -o json has them all"
     assert str(deep / "the-data.csv") in ok("lineage", "run").text
 

@@ -187,8 +187,10 @@ class TestThereAndBack:
         assert (back.name, home.record("other")["name"]) == ("other", "other")
         with pytest.raises(RunConfigError, match="name"):
             localrun.import_run(archive, "../outside")
-        with pytest.raises(RunNotFoundError):
+        with pytest.raises(RunNotFoundError, match=r"nowhere\.tar\.gz does not exist"):
             localrun.import_run("nowhere.tar.gz")
+        with pytest.raises(RunNotFoundError, match="is no file, as `localrun export` writes one"):
+            localrun.import_run(home.runs)
         assert sorted(path.name for path in home.runs.iterdir() if path.name[0] != ".") == ["other", "run"]
         assert not (home.runs / ".import").exists()
 

@@ -425,6 +425,10 @@ class TestGetRuns:
         deleted = {run.run_uid: run for run in localrun.get_runs(include_deleted=True)}
         assert len(deleted) == 3
         assert deleted[first.run_uid].is_deleted
+        for run in filter(lambda run: run.is_deleted, deleted.values()):
+            with pytest.raises(IllegalTransitionError, match="was deleted or replaced"):
+                run.start()
+        assert home.tickets() == []
         assert deleted[first.run_uid].result() == 1
         with pytest.raises(RunNotFoundError):
             localrun.get_run("gone")

@@ -434,7 +434,7 @@ def test_the_default_place(sftp: Where, home: Home, monkeypatch: pytest.MonkeyPa
     copy = run.to("memory")
     assert copy.path == "memory://.localrun/runs/run-of-the-moving-tests"
     assert localrun.run("run-of-the-moving-tests", system="memory").run_uid == run.run_uid
-    with pytest.raises(RunConfigError, match="path: say where"):
+    with pytest.raises(RunConfigError, match="path: s3 has no folder for runs"):
         run.to("s3", data_config={"key": "x", "secret": "y"})
     there = run.to("sftp", data_config=sftp.data_config, overwrite=True)
     home_there = Path(pwd.getpwuid(os.getuid()).pw_dir)  # the server doesn't know our HOME
@@ -454,6 +454,7 @@ def test_the_default_place(sftp: Where, home: Home, monkeypatch: pytest.MonkeyPa
         ("memory", "s3://bucket/x", "not on the system"),
         ("memory", "zip://a::memory://b", "not on the system"),
         (None, "memory://a::memory://b", "inside another"),
+        ("file", "", "path: is empty"),
         (3, "x", "must be 'here'"),
     ],
 )

@@ -51,7 +51,7 @@ class Mirror(RunFolder):
         self._contents: Contents | None = None
 
     record, function, inputs = map(_fetched, (RunFolder.record, RunFolder.function, RunFolder.inputs))
-    given, provenance, artifacts = map(_fetched, (RunFolder.given, RunFolder.provenance, RunFolder.artifacts))
+    stored, provenance, artifacts = map(_fetched, (RunFolder.stored, RunFolder.provenance, RunFolder.artifacts))
     parameters, exception = _fetched(RunFolder.parameters), _fetched(RunFolder.exception)
     telemetry, commands = _fetched(RunFolder.telemetry), _fetched(RunFolder.commands)
     stdout, stderr, log_times = map(_fetched, (RunFolder.stdout, RunFolder.stderr, RunFolder.log_times))

@@ -94,7 +94,7 @@ def _default(protocol: str, options: Mapping[str, Any], name: str | None) -> str
     from localrun.model.names import validate_name
 
     if protocol not in (*WITH_RENAME, "memory"):
-        raise RunConfigError(f"path: say where on {protocol}: there is no runs folder, path='bucket/folder', say")
+        raise RunConfigError(f"path: {protocol} has no folder for runs: say which, as in path='bucket/folder'")
     return f"{_RUNS}/{validate_name(name)}"
 
 

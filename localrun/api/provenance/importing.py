@@ -60,7 +60,8 @@ def import_run(path: str | os.PathLike[str], name: str | None = None, trust: boo
     if name is not None:
         validate_name(name)
     if not os.path.isfile(source):
-        raise RunNotFoundError(f"there is no file {source}")
+        what = "is no file, as `localrun export` writes one" if os.path.exists(source) else "does not exist"
+        raise RunNotFoundError(f"{source} {what}")
     runs, queue = settings.runs_dir(), Queue(settings.home())
     queue.prepare()
     try:

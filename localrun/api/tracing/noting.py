@@ -58,8 +58,8 @@ def log(folder: RunFolder, path: str | os.PathLike[str]) -> None:
     Raises:
         IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read.
     """
-    place = os.path.realpath(path)
-    found = [_made(file) for file in (_inside(place) if stat.S_ISDIR(os.stat(place).st_mode) else [place])]
+    is_folder, place = stat.S_ISDIR(os.stat(path).st_mode), os.path.realpath(path)
+    found = [_made(file) for file in (_inside(place) if is_folder else [place])]
     with records.held(folder):  # its end would have to wait, and takes it in
         record = records.read(folder)
         if records.status(record).is_terminal():
