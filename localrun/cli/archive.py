@@ -44,7 +44,7 @@ def _not_in_it(manifest: Mapping[str, Any]) -> Iterator[str]:
     if code["problem"]:
         yield f"its code is not in it: {code['problem']}"
     for what, names in (
-        ("no plain files or folders", manifest["left_out"]),
+        ("links that lead out of it, pipes and sockets", manifest["left_out"]),
         ("links and submodules of the code", code["left_out"]),
         ("untracked files of the code", code["untracked"]),
     ):

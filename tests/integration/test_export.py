@@ -155,6 +155,11 @@ class TestThereAndBack:
         (folder / "venv" / "big").touch()
         (folder / "checkpoints" / "step-1").write_text("1")
         (folder / "checkpoints" / "latest").symlink_to("step-1")
+        (folder / "checkpoints" / "deep" / "er").mkdir(parents=True)
+        (folder / "checkpoints" / "deep" / "back").symlink_to("../step-1")
+        (folder / "checkpoints" / "folder").symlink_to("deep/er")
+        (folder / "checkpoints" / "absolute").symlink_to(folder / "checkpoints" / "step-1")
+        (folder / "checkpoints" / "no more").symlink_to("step-0")
         (folder / "checkpoints" / "outside").symlink_to("/etc/passwd")
         os.mkfifo(folder / "pipe")
         with socket.socket(socket.AF_UNIX) as listening:
@@ -162,12 +167,20 @@ class TestThereAndBack:
         archive = localrun.export_run(run)
         found = manifest(archive)
         assert set(found["files"]) == {
-            "checkpoints/latest", "checkpoints/step-1", "config.json", "logs/0/rank_0.err", "logs/0/rank_0.out",
+            "checkpoints/step-1", "config.json", "logs/0/rank_0.err", "logs/0/rank_0.out",
             "provenance.json", "code/data.txt", "code/inside/go.sh", "code/link",
         }  # fmt: skip
         assert found["left_out"] == ["checkpoints/outside", "pipe", "socket"]
+        links = {
+            "latest": "step-1", "deep/back": "../step-1", "folder": "deep/er", "absolute": "step-1",
+            "no more": "step-0",
+        }  # fmt: skip
+        assert found["links"] == {f"checkpoints/{name}": target for name, target in links.items()}
         back = localrun.import_run(archive, "back")
+        assert {name: os.readlink(f"{back.path}/checkpoints/{name}") for name in links} == links
         assert Path(back.path, "checkpoints", "latest").read_text() == "1"
+        again = localrun.export_run(back, home.place / "again.tar.gz")
+        assert manifest(again)["links"] == found["links"]
 
     def test_an_imported_run_is_exported_with_its_code(self, root: Path, home: Home) -> None:
         archive = localrun.export_run(execute("run", "true"))
@@ -393,6 +406,35 @@ class TestArchivesThatLie:
             return [(strange, b""), (info, data)]
 
         self.refused(change(archive, edit), home, "no plain file|damaged")
+
+    @pytest.mark.parametrize(
+        "links",
+        [
+            {"x": "/etc/passwd"},
+            {"x": "../other"},
+            {"../x": "config.json"},
+            {"x": "."},
+            {"x": "logs", "x/y": "config.json"},
+            {"logs": "checkpoints"},
+            {"config.json": "logs"},
+            {"export.json": "logs"},
+            {".lock": "logs"},
+            {".untrusted": "logs"},
+            {"venv/bin": "../logs"},
+            {"x\0": "logs"},
+            {"checkpoints": "logs"},
+            ["x"],
+            {"x": {}},
+        ],
+        ids=str,
+    )
+    def test_links_that_can_not_be(self, archive: Path, home: Home, links: Any) -> None:
+        def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+            if info.name.endswith("export.json"):
+                data = json.dumps({**json.loads(data), "links": links}).encode()
+            return [(info, data)]
+
+        self.refused(change(archive, edit), home, "can't be there|there twice|can't be read")
 
     def test_a_sparse_file_by_its_headers(self, archive: Path, home: Home) -> None:
         def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:

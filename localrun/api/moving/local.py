@@ -37,11 +37,11 @@ class LocalPlace:
                     pending.append(f"{name}/")
                 elif stat.S_ISREG(info.st_mode):
                     files[name] = Entry(info.st_size, None, bool(info.st_mode & stat.S_IXUSR))
-                elif stat.S_ISLNK(info.st_mode) and (target := self._target(name)):
+                elif stat.S_ISLNK(info.st_mode) and (target := self.target(name)):
                     links[name] = target
         return Contents(files, links, tuple(folders))
 
-    def _target(self, name: str) -> str | None:
+    def target(self, name: str) -> str | None:
         """Where a link leads, relative to its own folder; None if that is outside the run's folder."""
         target, real = os.readlink(f"{self.folder}/{name}"), os.path.realpath(f"{self.folder}/{name}")
         if not real.startswith(f"{os.path.realpath(self.folder)}/"):

@@ -56,6 +56,12 @@ class Contents(NamedTuple):
         """The same without a file."""
         return self._replace(files={each: entry for each, entry in self.files.items() if each != name})
 
+    def misplaced(self) -> list[str]:
+        """What of this can't be in a folder: paths that lead out of it or through a link, links that lead out."""
+        names = (*self.files, *self.links, *self.folders)
+        outside = [name for name in names if not is_inside(name) or _is_behind(name, self.links)]
+        return outside + [name for name, target in self.links.items() if not leads_inside(name, target)]
+
     def encode(self) -> bytes:
         """The manifest's text."""
         files = {name: entry._asdict() for name, entry in self.files.items()}
@@ -73,10 +79,9 @@ def decode(data: bytes, where: str) -> Contents:
         sizes = all(type(entry.size) is int and entry.size >= 0 for entry in files.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NotARunError(f"{where}: its manifest is damaged ({error})") from None
-    outside = [name for name in (*files, *links, *found.folders) if not is_inside(name) or _is_behind(name, links)]
-    leads_out = [name for name, target in links.items() if not leads_inside(name, target)]
-    if not sizes or outside or leads_out:
-        raise NotARunError(f"{where}: its manifest names what can't be there: {[*outside, *leads_out][:3]}")
+    misplaced = found.misplaced()
+    if not sizes or misplaced:
+        raise NotARunError(f"{where}: its manifest names what can't be there: {misplaced[:3]}")
     return found
 
 

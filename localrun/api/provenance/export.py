@@ -2,8 +2,8 @@
 
     <name>/config.json, logs/, …     the run folder as it is, without what only this machine can use
     <name>/code/                     the tracked files that it was submitted from
-    <name>/export.json               what was exported, and the digest of every other file; the last, so that an
-                                     archive which breaks off is none
+    <name>/export.json               what was exported, the digest of every other file, and where links led; the
+                                     last, so that an archive which breaks off is none
 
 It has plain files and folders alone, and everything the run folder says: output, inputs, environment variables.
 """
@@ -114,6 +114,7 @@ class _Export:
         self._run = run
         self._folder = folder
         self._digests: dict[str, dict[str, Any]] = {}
+        self._links: dict[str, str] = {}
         self._left_out: list[str] = []
 
     def write(self, file: BinaryIO) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class _Export:
             manifest = {
                 "schema": SCHEMA, "localrun": __version__, "name": self._run.name, "uid": self._run.run_uid,
                 "exported_at": times.now(), "host": os.uname().nodename, "code": about_code,
-                "left_out": self._left_out, "files": self._digests,
+                "left_out": self._left_out, "links": self._links, "files": self._digests,
             }  # fmt: skip
             data = json.dumps(manifest, indent=1).encode()
             self._add(tar, MANIFEST, 0o600, len(data), io.BytesIO(data))
@@ -138,22 +139,21 @@ class _Export:
                 continue
             about = self._about(path)
             if about is None:
-                self._left_out.append(path)
                 continue
             yield path, about
             if stat.S_ISDIR(about.st_mode):
                 yield from self._tree(f"{path}/")
 
     def _about(self, path: str) -> os.stat_result | None:
-        """A plain file or folder; also a link to a file of the folder, as that file. None for anything else."""
-        whole = f"{self._folder.path}/{path}"
-        about = os.lstat(whole)
-        if stat.S_ISLNK(about.st_mode):
-            inside = f"{os.path.realpath(self._folder.path)}/"
-            if not os.path.realpath(whole).startswith(inside) or not os.path.isfile(whole):
-                return None
-            return os.stat(whole)
-        return about if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode) else None
+        """A plain file or folder. None of anything else, which is noted: a link inside the folder, or left out."""
+        about = os.lstat(f"{self._folder.path}/{path}")
+        if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode):
+            return about
+        if stat.S_ISLNK(about.st_mode) and (target := LocalPlace(self._folder.path).target(path)):
+            self._links[path] = target
+        else:
+            self._left_out.append(path)
+        return None
 
     def _add_from_disk(self, tar: tarfile.TarFile, path: str, about: os.stat_result) -> None:
         if stat.S_ISDIR(about.st_mode):

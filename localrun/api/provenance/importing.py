@@ -1,8 +1,8 @@
 """A run out of an archive that `export` made, or that claims so: nothing in it is believed, executed or followed.
 
 Only plain files and folders below one name are taken, into a folder of our own out of sight; then every file has to be
-as the manifest says, and the record one that can be read; and then the folder gets its name by one rename. What a
-killed import leaves is cleared away by the next one.
+as the manifest says, which also says what links there were among them, and the record one that can be read; and then
+the folder gets its name by one rename. What a killed import leaves is cleared away by the next one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from localrun import files, settings
+from localrun.api.moving.local import LocalPlace
+from localrun.api.moving.manifest import Contents, Entry
 from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
 from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
 from localrun.api.recorded import Recorded
@@ -100,7 +102,7 @@ def _import(source: str, building: RunFolder, queue: Queue, name: str | None, tr
     if not trust:
         mark(building, source)
     os.makedirs(building.checkpoints, mode=0o700, exist_ok=True)
-    _sync(building.path)
+    LocalPlace(building.path).finish(Contents({}, archive.links()))
     with queue.lock():
         if os.path.lexists(target.path):
             raise RunExistsError(f"{target.path} exists already: import it under another name (--name)")
@@ -126,6 +128,7 @@ class _Archive:
         self._building = building
         self._top: str | None = None
         self._found: dict[str, dict[str, Any]] = {}
+        self._links: dict[str, str] = {}
         self._manifest: bytes | None = None
 
     def unpack(self) -> None:
@@ -212,6 +215,7 @@ class _Archive:
         try:
             manifest = json.loads(self._manifest)
             schema, expected = manifest["schema"], dict(manifest["files"].items())
+            self._links = {name: os.path.normpath(target) for name, target in manifest.get("links", {}).items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._refused(f"its {MANIFEST} can't be read") from None
         if schema != SCHEMA:
@@ -220,6 +224,14 @@ class _Archive:
             wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
             raise self._refused(f"{wrong[0]!r} is not as it was exported")
         os.close(files.create(self._building.export, self._manifest))
+
+    def links(self) -> dict[str, str]:
+        """Where the links lead that were among what was unpacked."""
+        taken = [name for name in self._links if name.partition("/")[0] in NOT_TAKEN]
+        taken += [name for name in self._links if os.path.lexists(f"{self._building.path}/{name}")]
+        for name in taken or Contents(dict.fromkeys(self._found, Entry(0)), self._links).misplaced():
+            raise self._refused(f"the link {name!r} can't be there")
+        return self._links
 
     def _refused(self, why: str) -> RunConfigError:
         return RunConfigError(f"{self._source} was not imported: {why}")
@@ -252,14 +264,3 @@ def _checked(source: str, building: RunFolder) -> Record:
         why = " ".join(str(error).split())[:_MOST_TOLD]
         raise RunConfigError(f"{source} was not imported: its record is none of an ended run ({why})") from None
     return record
-
-
-def _sync(folder: str) -> None:
-    """Have a folder survive a power cut with all that is in it."""
-    for place, _, names in os.walk(folder):
-        for path in (*(f"{place}/{name}" for name in names), place):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
