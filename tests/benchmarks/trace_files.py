@@ -5,21 +5,24 @@ apart.
 
     python tests/benchmarks/trace_files.py [FILES] [ROUNDS]
 
-Three programs: one that reads JSON documents and works with them, one that writes them, and one that does nothing but
-read files that are in memory, which is the worst there can be. Each is measured in a process of its own, alone and then
-watched or the other way round: an audit hook stays for as long as its process.
+Four programs: one that reads compressed samples and unpacks them, as what feeds a training does; one that reads JSON
+documents and works with them; one that writes them; and one that does nothing but read files that are in memory, which
+is the worst there can be. Each is measured in a process of its own, alone and then watched or the other way round: an
+audit hook stays for as long as its process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -54,9 +57,18 @@ def programs(place: Path, count: int) -> list[Program]:
     for path in paths:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).write_text(text)
-    made = place / "made"
+    made, samples = place / "made", place / "samples"
     made.mkdir()
+    samples.mkdir()
+    sample = zlib.compress(random.Random(0).randbytes(16 << 10) * 4)
+    for number in range(count):
+        Path(samples / f"{number}.z").write_bytes(sample)
     os.chdir(place)
+
+    def load() -> None:
+        for number in range(count):
+            with open(f"samples/{number}.z", "rb") as file:
+                zlib.crc32(zlib.decompress(file.read()))
 
     def work() -> None:
         total = 0.0
@@ -74,7 +86,7 @@ def programs(place: Path, count: int) -> list[Program]:
             with open(path) as file:
                 file.read()
 
-    return [work, write, read]
+    return [load, work, write, read]
 
 
 def measure(program: Program, place: Path, count: int, rounds: int) -> None:
