@@ -42,6 +42,13 @@ def absolute(path: str | os.PathLike[str], field: str) -> str:
         raise RunConfigError(f"{field}: the folder that this process is in was removed: go to another one") from None
 
 
+def make_folders(path: str) -> None:
+    """Make a folder and those that it is in, all for this user alone; none that is there."""
+    if not os.path.isdir(path):
+        make_folders(os.path.dirname(path))
+        os.mkdir(path, 0o700)
+
+
 def create(path: Path, data: bytes, *, mode: int = 0o600) -> int:
     """Make a new file with this content; returns its open descriptor, which is the caller's to sync and close.
 

@@ -20,15 +20,9 @@ from localrun.engine.supervision.signals import NEWS, STOP
 from localrun.errors import IllegalTransitionError, RunConfigError, RunExistsError
 from localrun.model import journal, times
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.folder import RunFolder, is_own
 from localrun.model.record import Record
 from localrun.model.status import CONTEXT, Reason, RunStatus
-
-_OWN_FILES = {
-    "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
-    "export.json", "artifacts.jsonl",
-}  # fmt: skip
-_OWN_FOLDERS = {"logs", "telemetry", "work", "venv", "code"}
 
 
 def request_stop(
@@ -174,9 +168,10 @@ def write(folder: RunFolder, data: Any, path: str) -> None:
     path = checked_name(path)
     records.read(folder)  # another run may have its place by now, or none
     target = f"{folder.path}/{path}"
-    inside = os.path.realpath(folder.path)
-    if os.path.commonpath([inside, os.path.realpath(os.path.dirname(target))]) != inside or os.path.islink(target):
-        raise RunConfigError(f"path: {path!r} leads out of the run's folder by a link")
+    inside = f"{os.path.realpath(folder.path)}/"
+    real = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+    if not real.startswith(inside) or is_own(real.removeprefix(inside)) or os.path.islink(target):
+        raise RunConfigError(f"path: {path!r} leads by a link to where nothing is to be written")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     files.replace(target, as_bytes(data))
 
@@ -187,13 +182,9 @@ def checked_name(path: str | os.PathLike[str]) -> str:
     parts = path.split("/")
     if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
-    if _is_own(parts[0]) or parts[0] in _OWN_FOLDERS or parts[0].startswith("."):
+    if is_own(path):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")
     return path
-
-
-def _is_own(name: str) -> bool:
-    return name in _OWN_FILES or (name.endswith(".pkl") and name.startswith(("result.", "exception.")))
 
 
 def as_bytes(data: Any) -> bytes:

@@ -9,6 +9,17 @@ RECORD_BYTE = 0
 SUPERVISOR_BYTE = 1
 # The folder beside the runs in which deleted and replaced ones lie.
 ARCHIVE = ".archive"
+_OWN = {
+    "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
+    "export.json", "artifacts.jsonl", "logs", "telemetry", "work", "venv", "code",
+}  # fmt: skip
+
+
+def is_own(path: str) -> bool:
+    """True if what has that path inside a run's folder is the run's own, and not something that its program made."""
+    first = path.partition("/")[0]
+    of_rank = first.endswith(".pkl") and first.startswith(("result.", "exception."))
+    return first in _OWN or of_rank or first.startswith(".")
 
 
 class RunFolder:

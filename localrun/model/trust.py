@@ -14,11 +14,8 @@ from localrun import files
 from localrun.errors import UntrustedRunError
 from localrun.model.folder import RunFolder
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_MAY_ENTER = stat.S_IXGRP | stat.S_IXOTH
 
 
 def check_file(path: str | os.PathLike[str], opened: os.stat_result) -> None:
@@ -52,16 +49,18 @@ def check_run(folder: RunFolder) -> None:
 def refusal(folder: RunFolder) -> str | None:
     """Why a run is not to be executed; None if only this user or root can have written what that executes or reads.
 
-    What lies in its checkpoints and its code is what the user's own umask makes of it.
+    The folders that its program works in count where others can reach them. What they hold may be what the user's own
+    umask makes of it, as they themselves may, and they may be links to another disk, which nobody else can have made.
     """
     if why := _of_folder(folder):
         return why  # and of a remote nothing is fetched for that
     for path in (folder.record, folder.function, folder.inputs, folder.parameters, folder.provenance):
-        if why := _of_owner_if_there(path, os.lstat):
+        if why := _of_owner_if_there(path):
             return why
-    for path in (folder.checkpoints, folder.code):
-        if why := _of_owner_if_there(path, os.stat):  # it may be on another disk
-            return why
+    if os.stat(folder.path).st_mode & _OTHERS_MAY_ENTER:
+        for path in (folder.checkpoints, folder.code, folder.work):
+            if not os.path.islink(path) and (why := _of_owner_if_there(path)):
+                return why
     return None
 
 
@@ -76,9 +75,9 @@ def _of_folder(folder: RunFolder) -> str | None:
     return _of_owner("its folder", os.stat(folder.path))
 
 
-def _of_owner_if_there(path: str, look: Callable[[str], os.stat_result]) -> str | None:
+def _of_owner_if_there(path: str) -> str | None:
     try:
-        return _of_owner(os.path.basename(path), look(path))
+        return _of_owner(os.path.basename(path), os.lstat(path))
     except FileNotFoundError:
         return None  # a command run has no function, and not every run parameters
 

@@ -504,6 +504,50 @@ def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> 
     assert len(run_watched(home, project, code).made()) == 40
 
 
+def test_a_child_that_is_forked_as_the_witness_starts_holds_up_nobody(home: Home, project: Path) -> None:
+    code = """
+        import signal, threading
+        children = []
+        def fork():
+            while not over.is_set():
+                pid = os.fork()
+                if pid == 0:
+                    signal.pause()
+                children.append(pid)
+        over = threading.Event()
+        thread = threading.Thread(target=fork)
+        thread.start()
+        try:
+            for number in range(300):
+                open(f"{number}.out", "w").close()
+        finally:
+            over.set()
+            thread.join()
+            for pid in children:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+        watch.stop()
+    """
+    assert len(run_watched(home, project, code).made()) == 300
+
+
+def test_the_witness_keeps_no_descriptor_of_the_programs(home: Home, project: Path) -> None:
+    before = """
+        for fd in range(3, 10):
+            os.dup2(os.open(os.devnull, os.O_RDONLY), fd, inheritable=True)
+    """
+    code = """
+        from support import find_processes, wait_until
+        for number in range(300):
+            open(f"{number}.out", "w").close()
+        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
+        wait_until(lambda: sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2", "3"])
+        assert os.readlink(f"/proc/{process.pid}/fd/3").endswith("artifacts.jsonl")
+        watch.stop()
+    """
+    assert len(run_watched(home, project, code, before=before).made()) == 300
+
+
 def test_much_that_is_opened_as_the_program_is_about_to_fork(home: Home, project: Path) -> None:
     # What is registered first is called last: after the thread has ended for the fork, and before it may come back.
     before = """

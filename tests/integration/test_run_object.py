@@ -428,7 +428,7 @@ class TestGetRuns:
         for run in filter(lambda run: run.is_deleted, deleted.values()):
             with pytest.raises(IllegalTransitionError, match="was deleted or replaced"):
                 run.start()
-        assert home.tickets() == []
+        wait_until(lambda: not home.tickets())
         assert deleted[first.run_uid].result() == 1
         with pytest.raises(RunNotFoundError):
             localrun.get_run("gone")

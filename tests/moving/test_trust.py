@@ -137,10 +137,12 @@ def test_a_command_with_parameters_that_others_can_have_written(home: Home, mode
             execute_it()
 
 
-@pytest.mark.parametrize("name", ["provenance.json", "checkpoints", "code"])
+@pytest.mark.parametrize("name", ["provenance.json", "checkpoints", "code", "work"])
 def test_what_a_start_reads_that_others_can_have_written(home: Home, name: str) -> None:
     run = execute("run", "true")
-    (Path(run.path) / "code").mkdir(mode=0o700)
+    for folder in ("code", "work"):
+        (Path(run.path) / folder).mkdir(mode=0o700)
+    Path(run.path).chmod(0o755)
     assert run.is_trusted
     (Path(run.path) / name).chmod(0o777)
     for execute_it in (run.start, run.clone, lambda: replay(run)):
@@ -151,9 +153,26 @@ def test_what_a_start_reads_that_others_can_have_written(home: Home, name: str) 
 def test_checkpoints_on_another_disk(run: Any, tmp_path: Path) -> None:
     shutil.move(f"{run.path}/checkpoints", tmp_path / "large")
     os.symlink(tmp_path / "large", f"{run.path}/checkpoints")
-    assert run.is_trusted and run.start().wait().result() == 3
     (tmp_path / "large").chmod(0o770)
-    assert not run.is_trusted
+    assert run.is_trusted and run.start().wait().result() == 3
+
+
+def test_what_a_group_may_write_where_it_can_not_go(run: Any, home: Home) -> None:
+    """As umask 002 has it, the default of many systems."""
+    umask = os.umask(0o002)
+    try:
+        shutil.rmtree(f"{run.path}/checkpoints")
+        os.makedirs(f"{run.path}/checkpoints/step-1")
+        Path(run.path, "checkpoints/step-1/weights").write_text("w")
+        assert os.stat(f"{run.path}/checkpoints").st_mode & 0o777 == 0o775
+        assert run.is_trusted and run.start().wait().result() == 3
+        archive = localrun.export_run(run, home.place / "archive.tar.gz")
+        run.to("here", home.runs / "copy")
+        for copy in (localrun.get_run("copy"), localrun.import_run(archive, "back", trust=True)):
+            Path(copy.path).chmod(0o755)
+            assert copy.is_trusted
+    finally:
+        os.umask(umask)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -100,7 +100,6 @@ def _to_folder(run: Run, source: places.Place, path: str, record: Record, *, ove
             trust.mark(RunFolder(building), source.url)
         with place.writing(RECORD) as file:
             file.write(text)
-        os.makedirs(RunFolder(building).checkpoints, mode=0o700, exist_ok=True)
         place.finish(made)
         transfer.check(place, made, progress)
         queue = Queue(settings.home())

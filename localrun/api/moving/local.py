@@ -7,6 +7,8 @@ import stat
 from typing import BinaryIO
 
 from localrun.api.moving.manifest import Contents, Entry, is_copied, leads_inside
+from localrun.files import make_folders
+from localrun.model.folder import RunFolder
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe in its place must not be waited for
@@ -43,12 +45,14 @@ class LocalPlace:
 
     def target(self, name: str) -> str | None:
         """Where a link leads, relative to its own folder; None if that is outside the run's folder."""
-        target, real = os.readlink(f"{self.folder}/{name}"), os.path.realpath(f"{self.folder}/{name}")
-        if not real.startswith(f"{os.path.realpath(self.folder)}/"):
+        inside = os.path.realpath(self.folder)
+        target, real = os.readlink(f"{inside}/{name}"), os.path.realpath(f"{inside}/{name}")
+        if not real.startswith(f"{inside}/"):
             return None
-        if leads_inside(name, target):
+        there = os.path.dirname(os.path.normpath(f"{inside}/{os.path.dirname(name)}/{target}"))
+        if leads_inside(name, target) and os.path.realpath(there) == there:
             return target
-        return os.path.relpath(real, os.path.realpath(os.path.dirname(f"{self.folder}/{name}")))
+        return os.path.relpath(real, os.path.dirname(f"{inside}/{name}"))
 
     def reading(self, name: str) -> BinaryIO:
         """A file, open for reading."""
@@ -66,16 +70,19 @@ class LocalPlace:
     def writing(self, name: str, *, executable: bool = False) -> BinaryIO:
         """A new file, open for writing."""
         path = f"{self.folder}/{name}"
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_folders(os.path.dirname(path))
         return open(os.open(path, _NEW, 0o700 if executable else 0o600), "wb")
 
     def finish(self, contents: Contents) -> None:
-        """Add what is no file, and have all of it survive a power cut."""
+        """Add what is no file, with a folder for checkpoints if there is none, and have all survive a power cut."""
         for folder in contents.folders:
-            os.makedirs(f"{self.folder}/{folder}", mode=0o700, exist_ok=True)
+            make_folders(f"{self.folder}/{folder}")
         for name, target in contents.links.items():
-            os.makedirs(os.path.dirname(f"{self.folder}/{name}"), mode=0o700, exist_ok=True)
+            make_folders(os.path.dirname(f"{self.folder}/{name}"))
             os.symlink(target, f"{self.folder}/{name}")
+        checkpoints = RunFolder(self.folder).checkpoints
+        if not os.path.lexists(checkpoints):
+            os.mkdir(checkpoints, 0o700)
         for folder, _, names in os.walk(self.folder):
             for path in (folder, *(f"{folder}/{name}" for name in names)):
                 _sync(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from localrun.errors import NotARunError
@@ -56,12 +56,6 @@ class Contents(NamedTuple):
         """The same without a file."""
         return self._replace(files={each: entry for each, entry in self.files.items() if each != name})
 
-    def misplaced(self) -> list[str]:
-        """What of this can't be in a folder: paths that lead out of it or through a link, links that lead out."""
-        names = (*self.files, *self.links, *self.folders)
-        outside = [name for name in names if not is_inside(name) or _is_behind(name, self.links)]
-        return outside + [name for name, target in self.links.items() if not leads_inside(name, target)]
-
     def encode(self) -> bytes:
         """The manifest's text."""
         files = {name: entry._asdict() for name, entry in self.files.items()}
@@ -79,10 +73,18 @@ def decode(data: bytes, where: str) -> Contents:
         sizes = all(type(entry.size) is int and entry.size >= 0 for entry in files.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NotARunError(f"{where}: its manifest is damaged ({error})") from None
-    misplaced = found.misplaced()
-    if not sizes or misplaced:
-        raise NotARunError(f"{where}: its manifest names what can't be there: {misplaced[:3]}")
+    outside = misplaced(files, links, found.folders)
+    if not sizes or outside:
+        raise NotARunError(f"{where}: its manifest names what can't be there: {outside[:3]}")
     return found
+
+
+def misplaced(files: Iterable[str], links: Mapping[str, str], folders: Iterable[str] = ()) -> list[str]:
+    """What of these can't be in a folder: what leads out of it, or lies behind a link or a file."""
+    no_folders = {*files, *links}
+    names = [*no_folders, *folders]
+    outside = [name for name in names if not is_inside(name) or _is_behind(name, no_folders)]
+    return outside + [name for name, target in links.items() if not leads_inside(name, target)]
 
 
 def is_inside(name: str) -> bool:
@@ -97,10 +99,9 @@ def leads_inside(name: str, target: str) -> bool:
     return target == posixpath.normpath(target) and is_inside(there)
 
 
-def _is_behind(name: str, links: Mapping[str, str]) -> bool:
-    """True if one of the folders in a path is a link."""
-    parts = name.split("/")
-    return any("/".join(parts[:length]) in links for length in range(1, len(parts)))
+def _is_behind(name: str, others: Container[str]) -> bool:
+    """True if one of the folders in a path is one of these."""
+    return any(name[:end] in others for end, letter in enumerate(name) if letter == "/")
 
 
 def is_copied(name: str) -> bool:

@@ -30,7 +30,7 @@ from localrun.api.runs import RunOrName, get_run
 from localrun.errors import IllegalTransitionError, ResultUnavailableError, RunConfigError, SystemFailureError
 from localrun.model import catalogue, times
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.folder import RunFolder, is_own
 from localrun.model.names import validate_name
 
 SCHEMA = 1
@@ -63,7 +63,7 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     before = _ended(folder)
     catalogue.settle(folder)
     own = f"{validate_name(found.name)}{SUFFIX}"  # a record's, which others may have written
-    target = files.absolute(path or own, "path")
+    target = files.absolute(own if path is None else path, "path")
     if os.path.isdir(target):
         target = f"{target}/{own}"
     place, base = os.path.split(target)
@@ -113,6 +113,7 @@ class _Export:
     def __init__(self, run: Run, folder: RunFolder) -> None:
         self._run = run
         self._folder = folder
+        self._place = LocalPlace(folder.path)
         self._digests: dict[str, dict[str, Any]] = {}
         self._links: dict[str, str] = {}
         self._left_out: list[str] = []
@@ -146,14 +147,25 @@ class _Export:
 
     def _about(self, path: str) -> os.stat_result | None:
         """A plain file or folder. None of anything else, which is noted: a link inside the folder, or left out."""
-        about = os.lstat(f"{self._folder.path}/{path}")
+        whole = f"{self._folder.path}/{path}"
+        about = os.lstat(whole)
         if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode):
             return about
-        if stat.S_ISLNK(about.st_mode) and (target := LocalPlace(self._folder.path).target(path)):
+        target = self._place.target(path) if stat.S_ISLNK(about.st_mode) else None
+        if target is None:
+            self._left_out.append(path)
+        elif not is_own(path) and self._is_taken(path, target):
             self._links[path] = target
+        elif os.path.isfile(whole):
+            return os.stat(whole)  # it becomes that file
         else:
             self._left_out.append(path)
         return None
+
+    def _is_taken(self, path: str, target: str) -> bool:
+        """True if what a link leads to is taken, too."""
+        there = os.path.normpath(f"{os.path.dirname(path)}/{target}").lstrip("/")
+        return there.partition("/")[0] not in NOT_TAKEN
 
     def _add_from_disk(self, tar: tarfile.TarFile, path: str, about: os.stat_result) -> None:
         if stat.S_ISDIR(about.st_mode):

@@ -21,7 +21,7 @@ from typing import Any
 
 from localrun import files, settings
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import Contents, Entry
+from localrun.api.moving.manifest import Contents, misplaced
 from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
 from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
 from localrun.api.recorded import Recorded
@@ -30,7 +30,7 @@ from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
 from localrun.model import artifacts, journal
 from localrun.model import record as records
-from localrun.model.folder import RunFolder
+from localrun.model.folder import RunFolder, is_own
 from localrun.model.names import validate_name
 from localrun.model.record import Record
 from localrun.model.trust import mark
@@ -42,6 +42,7 @@ _LARGEST_HEADER = 1 << 20
 _DEEPEST = 200  # far from where removing them again would fail
 # What a name can be wrong about; None is gzip's own.
 _OF_NAMES = {None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
+_LONGEST = 255  # bytes of a name
 _LATEST = 1 << 33  # a time that every file system can write down
 _PIECE = 1 << 20
 _MOST_TOLD = 500
@@ -101,8 +102,7 @@ def _import(source: str, building: RunFolder, queue: Queue, name: str | None, tr
     os.close(files.create(building.lock, b""))
     if not trust:
         mark(building, source)
-    os.makedirs(building.checkpoints, mode=0o700, exist_ok=True)
-    LocalPlace(building.path).finish(Contents({}, archive.links()))
+    LocalPlace(building.path).finish(Contents({}, archive.links))
     with queue.lock():
         if os.path.lexists(target.path):
             raise RunExistsError(f"{target.path} exists already: import it under another name (--name)")
@@ -128,7 +128,7 @@ class _Archive:
         self._building = building
         self._top: str | None = None
         self._found: dict[str, dict[str, Any]] = {}
-        self._links: dict[str, str] = {}
+        self.links: dict[str, str] = {}
         self._manifest: bytes | None = None
 
     def unpack(self) -> None:
@@ -155,7 +155,7 @@ class _Archive:
         if self._manifest is not None:
             raise self._refused(f"something follows its {MANIFEST}")
         if info.isdir():
-            self._make_folder(path)
+            files.make_folders(f"{self._building.path}/{path}")
             return
         piece = tar.extractfile(info)
         assert piece is not None, "it is a plain file"
@@ -187,7 +187,7 @@ class _Archive:
     def _write(self, path: str, pieces: Iterator[bytes], info: tarfile.TarInfo) -> dict[str, Any]:
         """A file that wasn't there; what its digest is."""
         whole, digest, size = f"{self._building.path}/{path}", hashlib.sha256(), 0
-        self._make_folder(os.path.dirname(path))
+        files.make_folders(os.path.dirname(whole))
         try:
             fd = files.create(whole, b"", mode=0o700 if info.mode & 0o100 else 0o600)
         except FileExistsError:
@@ -201,13 +201,6 @@ class _Archive:
         os.utime(whole, (changed, changed))
         return {"size": size, "sha256": digest.hexdigest()}
 
-    def _make_folder(self, path: str) -> None:
-        """Have a folder, and those that it is in, for nobody else."""
-        whole = f"{self._building.path}/{path}"
-        if not os.path.isdir(whole):
-            self._make_folder(os.path.dirname(path))
-            os.mkdir(whole, 0o700)
-
     def verify(self) -> None:
         """Hold what was unpacked against what the manifest says; keep the latter."""
         if self._manifest is None:
@@ -215,7 +208,8 @@ class _Archive:
         try:
             manifest = json.loads(self._manifest)
             schema, expected = manifest["schema"], dict(manifest["files"].items())
-            self._links = {name: os.path.normpath(target) for name, target in manifest.get("links", {}).items()}
+            self.links = {name: os.path.normpath(target) for name, target in manifest.get("links", {}).items()}
+            odd = [name for name in (*self.links, *self.links.values()) if not _can_be(name)]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._refused(f"its {MANIFEST} can't be read") from None
         if schema != SCHEMA:
@@ -223,18 +217,20 @@ class _Archive:
         if expected != self._found:
             wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
             raise self._refused(f"{wrong[0]!r} is not as it was exported")
+        odd = odd or misplaced(self._found, self.links)
+        odd += [name for name in self.links if is_own(name) or os.path.lexists(f"{self._building.path}/{name}")]
+        if odd:
+            raise self._refused(f"the link {odd[0][:_MOST_TOLD]!r} can't be there")
         os.close(files.create(self._building.export, self._manifest))
-
-    def links(self) -> dict[str, str]:
-        """Where the links lead that were among what was unpacked."""
-        taken = [name for name in self._links if name.partition("/")[0] in NOT_TAKEN]
-        taken += [name for name in self._links if os.path.lexists(f"{self._building.path}/{name}")]
-        for name in taken or Contents(dict.fromkeys(self._found, Entry(0)), self._links).misplaced():
-            raise self._refused(f"the link {name!r} can't be there")
-        return self._links
 
     def _refused(self, why: str) -> RunConfigError:
         return RunConfigError(f"{self._source} was not imported: {why}")
+
+
+def _can_be(name: str) -> bool:
+    """True if a link can be called so, or lead there, as far as that is no question of where it is."""
+    parts = os.fsencode(name).split(b"/")
+    return b"" not in parts and len(parts) <= _DEEPEST and max(map(len, parts)) <= _LONGEST
 
 
 def _checked(source: str, building: RunFolder) -> Record:

@@ -1,11 +1,13 @@
 """Starting a process of localrun's own beside a traced program: it looks at files, or shows output.
 
-It is the child of a shell that is gone: a program that waits for all of its children is not to wait for this one. It
-has no descriptors but those that it is given, and its module's imports, with no site's, are all that its start takes.
+It is the child of a shell that is gone: a program that waits for all of its children is not to wait for this one. Its
+module's imports, with no site's, are all that its start takes. What descriptors it has besides those that it is given,
+the program's inheritable ones, it closes first of all.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -43,14 +45,14 @@ def start(
     with open(said) as answer:
         try:
             environment = surroundings.environment()
-            actions = [*first, *actions]
-            shell = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsigmask=blocked, setsid=setsid)
+            every = [*first, *actions]
+            shell = os.posix_spawn(argv[0], argv, environment, file_actions=every, setsigmask=blocked, setsid=setsid)
         finally:
             os.close(its)
-        pid = int(answer.read() or 0)
+        pid = int(answer.readline() or 0)  # not to the end, which a child forked meanwhile would hold up
     reap(shell)
     if not pid:
-        raise BlockingIOError("there is no process left for it")
+        raise BlockingIOError(errno.EAGAIN, "there is no process left for it")
     return pid
 
 

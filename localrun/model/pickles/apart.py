@@ -20,7 +20,6 @@ from pickle import PickleBuffer
 from typing import Any, BinaryIO
 
 from localrun.errors import ResultUnavailableError
-from localrun.model.pickles.payload import SET_APART
 
 _HUGE_PAGE = 2 << 20
 
@@ -51,23 +50,27 @@ def read(file: BinaryIO, places: Places) -> Iterator[memoryview]:
 
 
 def reduced(array: Any) -> Any:
-    """How a NumPy array is pickled of which NumPy would copy a large memory into the pickle; NotImplemented of others.
+    """How a large NumPy array is pickled whose memory NumPy would copy into the pickle; NotImplemented of any other.
 
-    That is one whose memory is in pieces, or whose elements no buffer is allowed to have, as times.
+    That is memory in pieces, and that of elements which no buffer is allowed to have, as times.
     """
-    if array.nbytes < SET_APART or array.dtype.hasobject:
+    if array.dtype.hasobject or _gives_itself_away(array):
         return NotImplemented
+    order = "F" if array.flags.fnc else "C"
+    memory = array.ravel(order)
+    memory = memory if memory.flags.writeable else memory.copy()  # as NumPy's own copy would be
+    from_buffer, _ = type(array)(1).__reduce_ex__(5)  # what NumPy has for this; its place differs by version
+    return from_buffer, (PickleBuffer(memory.view("u1")), array.dtype, array.shape, order)
+
+
+def _gives_itself_away(array: Any) -> bool:
+    """True if NumPy has no need to copy it: it is contiguous, possibly with its axes exchanged (from NumPy 2.0 on)."""
     try:
         memoryview(array)
     except ValueError:
-        pass
-    else:
-        by_stride = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        if array.transpose(by_stride).flags.c_contiguous:
-            return NotImplemented
-    frombuffer, _ = type(array)(1).__reduce_ex__(5)
-    order = "F" if array.flags.fnc else "C"
-    return frombuffer, (PickleBuffer(array.ravel(order).view("u1")), array.dtype, array.shape, order)
+        return False
+    by_stride = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return bool(array.transpose(by_stride).flags.c_contiguous)
 
 
 def _room(length: int) -> memoryview:

@@ -205,7 +205,7 @@ class _PlainPickler(pickle.Pickler):
 def reduced_array(obj: Any) -> Any:
     """How a large array is pickled that would not come to lie apart by itself; NotImplemented of anything else."""
     kind = type(obj)
-    if kind.__name__ != "ndarray" or kind.__module__ != "numpy":
+    if kind.__name__ != "ndarray" or kind.__module__ != "numpy" or obj.nbytes < SET_APART:
         return NotImplemented
     from localrun.model.pickles import apart
 

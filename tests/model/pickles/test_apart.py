@@ -105,6 +105,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "big-endian": lambda: np.arange(MiB // 4, dtype=">i4"),
     "times": lambda: np.arange(MiB // 8).astype("M8[s]"),
     "spans of time, Fortran": lambda: np.asfortranarray(np.arange(MiB // 8).reshape(8, -1).astype("m8[us]")),
+    "times that were read-only": lambda: np.broadcast_to(np.arange(MiB // 8).astype("M8[s]"), MiB // 8),
     "times in pieces": lambda: np.arange(MiB // 4).astype("M8[D]").reshape(-1, 2)[:, 1],
     "structures in pieces": lambda: np.ones(MiB // 5, [("a", "i1"), ("t", "M8[s]")])[::2],
     "a column": lambda: np.asfortranarray(numbers(4 * MiB).reshape(-1, 4)[:, ::2])[::-1],

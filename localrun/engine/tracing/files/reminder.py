@@ -19,13 +19,14 @@ class Reminder:
         self._remind = remind
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_forking = False
-        forked = self._has_forked
-        os.register_at_fork(before=self._end_for_fork, after_in_parent=forked, after_in_child=forked)
+        self._forks = 0  # under way, in several threads
+        os.register_at_fork(
+            before=self._end_for_fork, after_in_parent=self._has_forked, after_in_child=self._was_forked
+        )
 
     def begin(self) -> None:
-        """Be there, if there is none yet and the process isn't about to fork."""
-        if not self._is_forking and (self._thread is None or not self._thread.is_alive()):
+        """Be there, if there is none yet and the process isn't forking."""
+        if not self._forks and (self._thread is None or not self._thread.is_alive()):
             self._is_over = threading.Event()
             arguments = (self._is_over,)
             thread = threading.Thread(target=self._work, args=arguments, daemon=True, name="localrun-reminder")
@@ -46,10 +47,14 @@ class Reminder:
             pass
 
     def _end_for_fork(self) -> None:
-        self._is_forking, thread = True, self._thread
+        self._forks += 1
+        thread = self._thread
         self.end()
         if thread is not None and thread is not threading.current_thread():
             thread.join(1)
 
     def _has_forked(self) -> None:
-        self._is_forking = False
+        self._forks -= 1
+
+    def _was_forked(self) -> None:
+        self._forks = 0
