@@ -8,7 +8,7 @@ from typing import Any
 
 from localrun.api import submit
 from localrun.api.run import Run
-from localrun.api.tracing.block import Options, check_files
+from localrun.api.tracing.block import options
 from localrun.errors import NotARunError
 
 _HERE = (None, "here", "file")
@@ -43,12 +43,15 @@ def run(
     """
     if load and _is_elsewhere(system, path):
         return _load(name, path, system, data_config, trust)
+    asked = options(log_dest, None, overwrite, dryrun, trace_files, **fields)
     if path is not None and name is None and load:
-        return _to_be_entered(Run.load(path, trust=trust), overwrite, dryrun, trace_files)
-    there = _find(name, path) if load and name is not None else None
+        there: Run | None = Run.load(path, trust=trust)
+    else:
+        there = _find(name, path) if load and name is not None else None
     if there is not None:
         there._trusted = trust
-        return _to_be_entered(there, overwrite, dryrun, trace_files)
+        there._options = asked
+        return there
     return Run(
         name, log_dest=log_dest, path=path, system=system, data_config=data_config, overwrite=overwrite, dryrun=dryrun,
         trace_files=trace_files, **fields,
@@ -61,12 +64,6 @@ def _find(name: str, path: str | os.PathLike[str] | None) -> Run | None:
         return submit.find(name, None if path is None else os.fspath(path))
     except NotARunError:
         return None  # whether the place is taken shows when it is entered
-
-
-def _to_be_entered(run: Run, overwrite: bool, dryrun: bool, trace_files: Any) -> Run:
-    check_files(trace_files)
-    run._options = Options(overwrite, dryrun, trace_files)
-    return run
 
 
 def _is_elsewhere(system: Any, path: str | os.PathLike[str] | None) -> bool:

@@ -470,6 +470,16 @@ class TestComparison:
         }  # fmt: skip
         assert compare.differences(one, one) == []
 
+    def test_what_is_the_same_is_not_named(self) -> None:
+        one = {"git": {"commit": "a", "diff": _diff("x", "+1")}, "python": {"executable": "/env/bin/python"}}
+        other = {
+            "git": {"commit": "a", "diff": _diff("x", "+1") + _diff("y", "+1")},
+            "python": {"executable": "/env/bin/python3.11"},
+        }
+        assert [row.field for row in compare.differences(one, other)] == ["diff y"]
+        elsewhere = {**one, "python": {"executable": "/other/bin/python"}}
+        assert [row.field for row in compare.differences(one, elsewhere)] == ["interpreter"]
+
     def test_of_a_run_without_one_nothing_is_said(self) -> None:
         nothing = {"gpus": [], "driver": None, "image_id": None}
         assert compare.differences(nothing, {**nothing, "packages": {"a": "1"}, "git": {"commit": "x"}}) == []

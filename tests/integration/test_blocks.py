@@ -240,6 +240,8 @@ def test_what_a_dry_run_writes_goes_nowhere(home: Home, tmp_path: Path) -> None:
         ({"name": "x", "upstream_artifacts": ["s3://bucket/x"]}, "upstream_artifacts: must be a list of artifacts"),
         ({"name": "x", "downstream_artifacts": [{"kind": "file", "url": "x"}]}, "downstream_artifacts: must be"),
         ({"name": "x", "cmds": "true"}, "cmds: must be a list"),
+        ({"name": "x", "overwrite": "no"}, "overwrite: must be True or False"),
+        ({"name": "x", "dryrun": 1}, "dryrun: must be True or False"),
         ({"name": "x", "creator": object()}, "creator: must be text"),
     ],
 )
@@ -247,6 +249,25 @@ def test_what_is_refused(home: Home, given: dict[str, Any], said: str) -> None:
     with pytest.raises(RunConfigError, match=said):
         localrun.Run(**given)
     assert not home.path.exists()
+
+
+def test_what_is_refused_of_a_run_that_exists(home: Home) -> None:
+    with localrun.run(name="x"):
+        pass
+    for given in ({"status": "COMPLETED"}, {"overwrite": "no"}, {"cmds": "true"}, {"trace_files": 3}):
+        with pytest.raises(RunConfigError, match=next(iter(given))):
+            localrun.run(name="x", **given)  # type: ignore[arg-type]
+    for name in ("x", "new"):
+        with pytest.raises(TypeError, match=r"localrun\.run\(\) got an unexpected argument 'overwrit'"):
+            localrun.run(name=name, overwrit=True)
+
+
+def test_a_block_that_is_run_again_has_what_is_given(home: Home) -> None:
+    for creator in ("me", "you"):
+        with localrun.run(name="x", cmds=["a"], creator=creator):
+            pass
+        run = localrun.get_run("x")
+        assert (run.cmds, run.created_by) == (["a"], creator)
 
 
 def test_fields_that_are_given(home: Home) -> None:

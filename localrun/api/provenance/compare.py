@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-_PYTHON = {"python": "version", "interpreter": "executable", "implementation": "implementation"}
+_PYTHON = {"python": "version", "implementation": "implementation"}
 _MACHINE = ("host", "kernel", "architecture", "cpu", "cpus", "usable_cpus", "memory")
 
 
@@ -28,6 +29,8 @@ def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
     if one.get("python") and other.get("python"):
         for field, key in _PYTHON.items():
             yield field, one["python"].get(key), other["python"].get(key)
+        ours, theirs = (each["python"].get("executable") for each in (one, other))
+        yield "interpreter", ours, ours if _is_same_interpreter(ours, theirs) else theirs
     if one.get("machine") and other.get("machine"):
         for key in _MACHINE:
             yield key.replace("_", " "), one["machine"].get(key), other["machine"].get(key)
@@ -40,6 +43,12 @@ def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
         ours, theirs = one["packages"], other["packages"]
         for name in sorted({*ours, *theirs}):
             yield f"package {name}", ours.get(name), theirs.get(name)
+
+
+def _is_same_interpreter(one: Any, other: Any) -> bool:
+    """True of an environment's ``python`` and ``python3``, say, which are names of one file."""
+    folders = {os.path.dirname(str(each)) for each in (one, other)}
+    return len(folders) == 1 and all(os.path.basename(str(each)).startswith("python") for each in (one, other))
 
 
 def gpu_names(provenance: Mapping[str, Any]) -> str | None:
@@ -75,7 +84,7 @@ def _listed(names: list[str], common: set[str]) -> str | None:
 def changed_files(diff: str) -> dict[str, str]:
     """What a diff says of each file that it changes."""
     found = {}
-    for part in ("\n" + diff).split("\ndiff --git ")[1:]:
+    for part in ("\n" + diff.removesuffix("\n")).split("\ndiff --git ")[1:]:
         title, _, body = part.partition("\n")
         found[_path(title)] = body
     return found

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from localrun import __version__, files
 from localrun.api.moving.local import LocalPlace
 from localrun.api.moving.manifest import is_inside, recorded
+from localrun.api.moving.progress import Progress
 from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
 from localrun.api.runs import RunOrName, get_run
@@ -37,6 +38,7 @@ SCHEMA = 1
 SUFFIX = ".localrun.tar.gz"
 MANIFEST = "export.json"
 CODE = "code"
+_LEVEL = 1  # of numbers nearly as small as any other, and up to a hundred times as fast
 # What only the folder itself has a use for: locks, what is being written, what can be made again.
 NOT_TAKEN = {".lock", ".connected", ".untrusted", ".artifacts.jsonl", "venv", MANIFEST}
 
@@ -73,8 +75,9 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     try:
         try:
             fd = files.create(temporary, b"")
-            with os.fdopen(fd, "wb") as file:
-                manifest = _Export(found, folder).write(file)
+            size = LocalPlace(folder.path).contents().size
+            with os.fdopen(fd, "wb") as file, Progress(f"exporting run {found.name}", size) as progress:
+                manifest = _Export(found, folder, progress).write(file)
                 _check(found, manifest["files"])
                 file.flush()
                 os.fsync(fd)
@@ -110,8 +113,9 @@ def _ended(folder: RunFolder) -> int:
 class _Export:
     """One archive in the making."""
 
-    def __init__(self, run: Run, folder: RunFolder) -> None:
+    def __init__(self, run: Run, folder: RunFolder, progress: Progress) -> None:
         self._run = run
+        self._progress = progress
         self._folder = folder
         self._place = LocalPlace(folder.path)
         self._digests: dict[str, dict[str, Any]] = {}
@@ -119,7 +123,7 @@ class _Export:
         self._left_out: list[str] = []
 
     def write(self, file: BinaryIO) -> dict[str, Any]:
-        with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=_LEVEL, format=tarfile.PAX_FORMAT) as tar:
             for path, about in self._tree(""):
                 self._add_from_disk(tar, path, about)
             about_code = None if os.path.lexists(self._folder.code) else self._add_code(tar)
@@ -204,7 +208,7 @@ class _Export:
     def _add(self, tar: tarfile.TarFile, path: str, mode: int, size: int, file: BinaryIO, changed: float = 0.0) -> None:
         info = self._info(path, 0o700 if mode & 0o100 else 0o600, changed)
         info.size = size
-        reader = _Hashed(file)
+        reader = _Hashed(file, self._progress)
         tar.addfile(info, reader)
         if path != MANIFEST:
             self._digests[path] = {"size": size, "sha256": reader.digest.hexdigest()}
@@ -216,13 +220,15 @@ class _Export:
 
 
 class _Hashed(io.RawIOBase):
-    """A file of which everything that is read is hashed."""
+    """A file of which everything that is read is hashed, and counted."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
+        self._progress = progress
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         self.digest.update(data)
+        self._progress.add(len(data))
         return data

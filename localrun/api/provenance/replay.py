@@ -34,6 +34,8 @@ def differences_here(run: Run, *, trust: bool = False) -> list[Difference]:
         commit = (then.get("git") or {}).get("commit")
         if not is_here:
             found.append(Difference("working folder", run.cwd, None))
+            if untracked := (then.get("git") or {}).get("untracked"):
+                found.append(Difference("untracked", ", ".join(untracked), None))  # these no archive has
         elif commit:
             found.append(Difference("code", commit, "not looked at: the run is not trusted"))
     return [*found, *_of_gpus(gpus, driver), *differences(then, here)]

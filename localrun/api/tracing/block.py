@@ -27,6 +27,15 @@ class Options(NamedTuple):
     overwrite: bool = False
     dryrun: bool = False
     trace_files: bool | Sequence[str | os.PathLike[str]] = False
+    fields: Mapping[str, Any] = {}  # of its record
+
+
+# What may be given, and what is what happens: of that, only what a new run has anyway.
+_GIVEN = {"fn_name", "cmds", "creator", "creation_stacktrace", "upstream_artifacts", "downstream_artifacts"}
+_HAPPENS: dict[str, tuple[Any, ...]] = {
+    "status": (RunStatus.PENDING, "PENDING", "NOT_STARTED"), "run_type": ("CONTEXT",), "start_time": (),
+    "end_time": (), "error": (), "error_traceback": (), "data_config": ({},),
+}  # fmt: skip
 
 
 class Block(Recorded):
@@ -79,21 +88,14 @@ class Block(Recorded):
         """
         from localrun.api.tracing import traced
 
-        _check_place(log_dest, system)
-        check_files(trace_files)
-        _refuse_what_happens(
-            status=None if status in (RunStatus.PENDING, "PENDING", "NOT_STARTED") else status,
-            start_time=start_time, end_time=end_time, error=error, error_traceback=error_traceback,
-            run_type=None if run_type == "CONTEXT" else run_type, data_config=data_config or None,
+        self._options = options(
+            log_dest, system, overwrite, dryrun, trace_files,
+            fn_name=fn_name, cmds=cmds, creator=creator, creation_stacktrace=creation_stacktrace,
+            upstream_artifacts=upstream_artifacts, downstream_artifacts=downstream_artifacts,
+            status=status, run_type=run_type, start_time=start_time, end_time=end_time, error=error,
+            error_traceback=error_traceback, data_config=data_config,
         )  # fmt: skip
-        fields = {
-            "fn_name": fn_name, "cmds": cmds, "creator": creator, "creation_stacktrace": creation_stacktrace,
-            "upstream_artifacts": upstream_artifacts, "downstream_artifacts": downstream_artifacts,
-        }  # fmt: skip
-        given = {field: value for field, value in fields.items() if value is not None}
-        _check_given(given)
-        self._record, self._folder = traced.new(name, path, given)
-        self._options = Options(overwrite, dryrun, trace_files)
+        self._record, self._folder = traced.new(name, path, self._options.fields)
 
     def __enter__(self) -> Self:
         """Begin the block: the run is RUNNING. RunExistsError if one of its name has not ended."""
@@ -123,8 +125,34 @@ def _check_place(log_dest: str, system: Any) -> None:
         raise RunConfigError(f"system: a block is traced on this machine, not on {system!r}; run.to() copies it later")
 
 
-def check_files(trace_files: Any) -> None:
-    """RunConfigError if it neither says yes or no, nor which folders."""
+def options(
+    log_dest: str,
+    system: Any,
+    overwrite: bool,
+    dryrun: bool,
+    trace_files: bool | Sequence[str | os.PathLike[str]],
+    **fields: Any,
+) -> Options:
+    """How a block is to be entered.
+
+    Raises:
+        RunConfigError: one can't be. TypeError: there is no such field.
+    """
+    _check_place(log_dest, system)
+    for name, value in (("overwrite", overwrite), ("dryrun", dryrun)):
+        if not isinstance(value, bool):
+            raise RunConfigError(f"{name}: must be True or False, not {described(value)}")
+    _check_files(trace_files)
+    for field in fields:
+        if field not in _GIVEN and field not in _HAPPENS:
+            raise TypeError(f"localrun.run() got an unexpected argument {field!r}")
+    _refuse_what_happens(fields)
+    given = {field: value for field, value in fields.items() if field in _GIVEN and value is not None}
+    _check_given(given)
+    return Options(overwrite, dryrun, trace_files, given)
+
+
+def _check_files(trace_files: Any) -> None:
     if isinstance(trace_files, bool):
         return
     is_list = isinstance(trace_files, list | tuple)
@@ -137,16 +165,17 @@ def _check_given(fields: Mapping[str, Any]) -> None:
     for field, value in fields.items():
         many = value if isinstance(value, list | tuple) else None
         if field in ("upstream_artifacts", "downstream_artifacts"):
-            fits, what = many is not None and all(map(artifacts.is_one, many)), "a list of artifacts, as runs have them"
+            fits = many is not None and all(map(artifacts.is_one, many))
+            what = "a list of artifacts, each with its kind, url, size, digest and time"
         elif field == "cmds":
             fits, what = many is not None and all(isinstance(each, str) for each in many), "a list of commands"
         else:
             fits, what = isinstance(value, str), "text"
         if not fits:
-            raise RunConfigError(f"{field}: must be {what}, not {described(value)}")
+            raise RunConfigError(f"{field}: must be {what}, not {value if many else described(value)}")
 
 
-def _refuse_what_happens(**fields: Any) -> None:
-    for field, value in fields.items():
-        if value is not None:
+def _refuse_what_happens(fields: Mapping[str, Any]) -> None:
+    for field, values in _HAPPENS.items():
+        if fields.get(field) not in (None, *values):
             raise RunConfigError(f"{field}: can't be given for a block; localrun.run(path=...) loads a run that exists")

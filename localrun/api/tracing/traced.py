@@ -89,7 +89,7 @@ def _enter(run: Block) -> None:
     record, folder = run._record, run._folder
     if records.status(record) is not RunStatus.PENDING or run.is_deleted:
         place = None if run.is_deleted else folder.path
-        record, folder = new(run.name, place, {})
+        record, folder = new(run.name, place, run._options.fields)
     if run._options.dryrun:
         for status in (RunStatus.QUEUED, RunStatus.STARTING, RunStatus.RUNNING):
             records.advance(record, status)
