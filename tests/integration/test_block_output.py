@@ -108,6 +108,24 @@ def test_stdout_and_stderr_are_merged_in_order(home: Home) -> None:
     assert localrun.get_run("z").logs() == "".join(f"out {number}\nerr {number}\n" for number in range(20))
 
 
+@pytest.mark.parametrize("pause", [0, 0.002])  # over before the process is up that shows it, and long after
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_shown_in_one_place_is_in_order(home: Home, pause: float, nested: bool) -> None:
+    code = """
+        import contextlib, localrun, sys, time
+        inner = localrun.run(name="inner") if sys.argv[2] == "True" else contextlib.nullcontext()
+        with localrun.run(name="run"), inner:
+            for number in range(200):
+                print("out", number, flush=True)
+                print("err", number, file=sys.stderr)
+                time.sleep(float(sys.argv[1]))
+            print("out without a line's end", end="")
+    """
+    shown = run_python(code, pause, nested, stderr=subprocess.STDOUT).stdout
+    written = "".join(f"{stream} {number}\n" for number in range(200) for stream in ("out", "err"))
+    assert shown == f"{written}out without a line's end"
+
+
 def test_output_is_shown_while_the_block_is_open(home: Home) -> None:
     script = """
         import os, sys, localrun

@@ -18,6 +18,7 @@ from localrun.engine import processes
 from localrun.engine.supervision.logclock import LogClock
 from localrun.engine.tracing import beside
 from localrun.engine.tracing.output import showingprogram
+from localrun.engine.tracing.output.inturns import InTurns
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
@@ -39,6 +40,7 @@ class Showing:
     def __init__(self, folder: RunFolder, out: Stream, err: Stream) -> None:
         self._streams = out, err
         self._logs = folder.stdout(0, 0), folder.stderr(0, 0), folder.log_times(0, 0)
+        self._in_turns = InTurns(self._logs[2], {stream.letter: stream for stream in self._streams})
         ended, self._end = os.pipe2(os.O_CLOEXEC)
         is_plain = out.python.is_plain and err.python.is_plain
         self._process = self._start_process(ended) if is_plain else None
@@ -96,6 +98,7 @@ class Showing:
         """Show what the process leaves to be shown."""
         try:
             with self._lock():
+                self._in_turns.show()
                 self._show_streams()
                 with Watch.borrow() as watch:
                     LogClock(watch).add(*self._logs)

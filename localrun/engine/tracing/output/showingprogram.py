@@ -12,6 +12,7 @@ import time
 
 from localrun import files
 from localrun.engine.supervision.logclock import LogClock
+from localrun.engine.tracing.output.inturns import InTurns
 from localrun.engine.tracing.output.passing import pass_on
 from localrun.engine.watch import Watch
 
@@ -33,12 +34,22 @@ def main() -> None:
     if lock is None:
         return  # too late: the block has ended
 
-    def show() -> None:
-        pass_on(OUT_LOG, 1)
-        pass_on(ERR_LOG, 2)
-
-    follow(logs, show, 0)
+    follow(logs, InTurns(logs[2], {"o": _Log(OUT_LOG, 1), "e": _Log(ERR_LOG, 2)}).show, 0)
     os._exit(0)
+
+
+class _Log:
+    """A log's descriptor, and where what comes into it would have gone."""
+
+    def __init__(self, fd: int, target: int) -> None:
+        self._fd = fd
+        self._target = target
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def show(self, up_to: int | None = None) -> None:
+        pass_on(self._fd, self._target, up_to)
 
 
 def follow(logs: tuple[str, str, str], show: Callable[[], None], ended: int) -> None:
