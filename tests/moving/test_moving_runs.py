@@ -534,8 +534,9 @@ def test_a_long_copy_shows_how_far_it_is(home: Home, tmp_path: Path, monkeypatch
         from localrun.api.moving import progress
         progress._QUIET_S = 0
         localrun.get_run("run").to("here", sys.argv[1])
+        localrun.import_run(localrun.export_run("run", f"{sys.argv[1]}.tar.gz"), sys.argv[2])
     """
-    run_python(code, tmp_path / "copy", stderr=terminal)
+    run_python(code, tmp_path / "copy", "imported", stderr=terminal)
     os.close(terminal)
     shown = b""
     try:
@@ -546,7 +547,9 @@ def test_a_long_copy_shows_how_far_it_is(home: Home, tmp_path: Path, monkeypatch
     os.close(controller)
     lines = shown.decode().split("\r\x1b[K")
     assert lines[0] == lines[-1] == "" and "copying run run: " in lines[1] and "of 128 MiB" in lines[1], lines
-    silent = run_python(code, tmp_path / "again")
+    assert any(line.startswith("exporting run run: ") and "of 64 MiB" in line for line in lines), lines
+    assert any(line.startswith("importing copy.tar.gz: ") for line in lines), lines
+    silent = run_python(code, tmp_path / "again", "imported-too")
     assert silent.stderr == ""
 
 

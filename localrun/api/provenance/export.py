@@ -88,7 +88,8 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
             files.remove(temporary)
             raise
     except OSError as error:
-        why = f"{error.strerror or error} ({error.filename or target})"
+        where = target if error.filename in (None, temporary) else error.filename
+        why = f"{error.strerror or error} ({where})"
         raise SystemFailureError(f"run {found.name} could not be exported: {why}") from error
     return target, manifest
 

@@ -16,12 +16,13 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from localrun import files, settings
 from localrun.api.moving.local import LocalPlace
 from localrun.api.moving.manifest import Contents, misplaced
+from localrun.api.moving.progress import Progress
 from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
 from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
 from localrun.api.recorded import Recorded
@@ -130,19 +131,26 @@ class _Archive:
         self._found: dict[str, dict[str, Any]] = {}
         self.links: dict[str, str] = {}
         self._manifest: bytes | None = None
+        self._looked_at: Callable[[], None] = lambda: None  # tells how far it has come
 
     def unpack(self) -> None:
         """Write what is in it, as long as it is what may be in it."""
         try:
+            size, doing = os.stat(self._source).st_size, f"importing {os.path.basename(self._source)}"
             with (
-                gzip.open(self._source) as file,
+                open(self._source, "rb") as packed,
+                gzip.open(packed) as file,
                 tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar,
+                Progress(doing, size) as progress,
             ):
+                self._looked_at = lambda: progress.reach(packed.tell())
                 for info in tar:
                     self._take(tar, info)
                     tar.members.clear()  # type: ignore[attr-defined]
                 while file.read(_PIECE):  # to the end, where its checksum is
                     pass
+        except RunConfigError:
+            raise  # it is a ValueError, too
         except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise self._refused(f"it is damaged or no archive ({error})") from None
         except OSError as error:
@@ -197,6 +205,7 @@ class _Archive:
                 file.write(piece)
                 digest.update(piece)
                 size += len(piece)
+                self._looked_at()
         changed = min(max(info.mtime, 0), _LATEST)
         os.utime(whole, (changed, changed))
         return {"size": size, "sha256": digest.hexdigest()}
