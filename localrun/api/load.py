@@ -41,9 +41,9 @@ def run(
         NotARunError: the folder is no run folder; the message says what is missing (400).
         SystemFailureError: the system can't be reached (503).
     """
+    asked = options(log_dest, None, overwrite, dryrun, trace_files, **fields)
     if load and _is_elsewhere(system, path):
         return _load(name, path, system, data_config, trust)
-    asked = options(log_dest, None, overwrite, dryrun, trace_files, **fields)
     if path is not None and name is None and load:
         there: Run | None = Run.load(path, trust=trust)
     else:

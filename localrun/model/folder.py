@@ -22,6 +22,11 @@ def is_own(path: str) -> bool:
     return first in _OWN or of_rank or first.startswith(".")
 
 
+def may_be_link(path: str) -> bool:
+    """True if a program may have made a link there: in its working folder, too."""
+    return not is_own(path) or path.startswith("work/")
+
+
 class RunFolder:
     """The layout of one run folder. Paths are text: they are made on the hot path.
 

@@ -50,7 +50,7 @@ def refusal(folder: RunFolder) -> str | None:
     """Why a run is not to be executed; None if only this user or root can have written what that executes or reads.
 
     The folders that its program works in count where others can reach them. What they hold may be what the user's own
-    umask makes of it, as they themselves may, and they may be links to another disk, which nobody else can have made.
+    umask makes of it, as they themselves may; where they are links to another disk, that is the user's own affair.
     """
     if why := _of_folder(folder):
         return why  # and of a remote nothing is fetched for that

@@ -110,9 +110,19 @@ def test_stdout_and_stderr_are_merged_in_order(home: Home) -> None:
 
 @pytest.mark.parametrize("pause", [0, 0.002])  # over before the process is up that shows it, and long after
 @pytest.mark.parametrize("nested", [False, True])
-def test_what_is_shown_in_one_place_is_in_order(home: Home, pause: float, nested: bool) -> None:
+@pytest.mark.parametrize("tee", [False, True])  # then a thread of the program shows it
+def test_what_is_shown_in_one_place_is_in_order(home: Home, pause: float, nested: bool, tee: bool) -> None:
     code = """
         import contextlib, localrun, sys, time
+        class Tee:
+            def __init__(self, stream):
+                self._stream = stream
+            def write(self, text):
+                return self._stream.write(text)
+            def __getattr__(self, name):
+                return getattr(self._stream, name)
+        if sys.argv[3] == "True":
+            sys.stdout = Tee(sys.stdout)
         inner = localrun.run(name="inner") if sys.argv[2] == "True" else contextlib.nullcontext()
         with localrun.run(name="run"), inner:
             for number in range(200):
@@ -121,7 +131,7 @@ def test_what_is_shown_in_one_place_is_in_order(home: Home, pause: float, nested
                 time.sleep(float(sys.argv[1]))
             print("out without a line's end", end="")
     """
-    shown = run_python(code, pause, nested, stderr=subprocess.STDOUT).stdout
+    shown = run_python(code, pause, nested, tee, stderr=subprocess.STDOUT).stdout
     written = "".join(f"{stream} {number}\n" for number in range(200) for stream in ("out", "err"))
     assert shown == f"{written}out without a line's end"
 

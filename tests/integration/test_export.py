@@ -161,6 +161,8 @@ class TestThereAndBack:
         (folder / "checkpoints" / "absolute").symlink_to(folder / "checkpoints" / "step-1")
         (folder / "checkpoints" / "no more").symlink_to("step-0")
         (folder / "checkpoints" / "outside").symlink_to("/etc/passwd")
+        (folder / "work" / "repository").mkdir(parents=True)
+        (folder / "work" / "current").symlink_to("repository")
         os.mkfifo(folder / "pipe")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(folder / "socket"))
@@ -175,7 +177,8 @@ class TestThereAndBack:
             "latest": "step-1", "deep/back": "../step-1", "folder": "deep/er", "absolute": "step-1",
             "no more": "step-0",
         }  # fmt: skip
-        assert found["links"] == {f"checkpoints/{name}": target for name, target in links.items()}
+        made = {f"checkpoints/{name}": target for name, target in links.items()}
+        assert found["links"] == {**made, "work/current": "repository"}
         back = localrun.import_run(archive, "back")
         assert {name: os.readlink(f"{back.path}/checkpoints/{name}") for name in links} == links
         assert Path(back.path, "checkpoints", "latest").read_text() == "1"
@@ -432,7 +435,9 @@ class TestArchivesThatLie:
             {"parameters.yaml": "checkpoints"},
             {"result.rank_0.pkl": "checkpoints"},
             {"logs/1/rank_0.out": "../../config.json"},
-            {"work/x": "y"},
+            {"work": "checkpoints"},
+            {"/".join(["x" * 200] * 6): "y"},
+            {"x": "/".join(["y" * 200] * 6)},
             {"x\ud800": "y"},
             {"x": "\ud800"},
             {"x": ""},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 _PYTHON = {"python": "version", "implementation": "implementation"}
+_PYTHONS = re.compile(r"python(3(\.\d+)?)?")
 _MACHINE = ("host", "kernel", "architecture", "cpu", "cpus", "usable_cpus", "memory")
 
 
@@ -48,7 +50,7 @@ def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
 def _is_same_interpreter(one: Any, other: Any) -> bool:
     """True of an environment's ``python`` and ``python3``, say, which are names of one file."""
     folders = {os.path.dirname(str(each)) for each in (one, other)}
-    return len(folders) == 1 and all(os.path.basename(str(each)).startswith("python") for each in (one, other))
+    return len(folders) == 1 and all(_PYTHONS.fullmatch(os.path.basename(str(each))) for each in (one, other))
 
 
 def gpu_names(provenance: Mapping[str, Any]) -> str | None:

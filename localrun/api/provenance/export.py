@@ -31,7 +31,7 @@ from localrun.api.runs import RunOrName, get_run
 from localrun.errors import IllegalTransitionError, ResultUnavailableError, RunConfigError, SystemFailureError
 from localrun.model import catalogue, times
 from localrun.model import record as records
-from localrun.model.folder import RunFolder, is_own
+from localrun.model.folder import RunFolder, may_be_link
 from localrun.model.names import validate_name
 
 SCHEMA = 1
@@ -74,8 +74,8 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     temporary = f"{place}/.{base}.{os.urandom(6).hex()}.tmp"
     try:
         try:
-            fd = files.create(temporary, b"")
             size = LocalPlace(folder.path).contents().size
+            fd = files.create(temporary, b"")
             with os.fdopen(fd, "wb") as file, Progress(f"exporting run {found.name}", size) as progress:
                 manifest = _Export(found, folder, progress).write(file)
                 _check(found, manifest["files"])
@@ -159,7 +159,7 @@ class _Export:
         target = self._place.target(path) if stat.S_ISLNK(about.st_mode) else None
         if target is None:
             self._left_out.append(path)
-        elif not is_own(path) and self._is_taken(path, target):
+        elif may_be_link(path) and self._is_taken(path, target):
             self._links[path] = target
         elif os.path.isfile(whole):
             return os.stat(whole)  # it becomes that file

@@ -31,7 +31,7 @@ from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
 from localrun.model import artifacts, journal
 from localrun.model import record as records
-from localrun.model.folder import RunFolder, is_own
+from localrun.model.folder import RunFolder, may_be_link
 from localrun.model.names import validate_name
 from localrun.model.record import Record
 from localrun.model.trust import mark
@@ -43,7 +43,7 @@ _LARGEST_HEADER = 1 << 20
 _DEEPEST = 200  # far from where removing them again would fail
 # What a name can be wrong about; None is gzip's own.
 _OF_NAMES = {None, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
-_LONGEST = 255  # bytes of a name
+_LONGEST, _LONGEST_PATH = 255, 1023  # bytes of a name, and of what a link says on any file system
 _LATEST = 1 << 33  # a time that every file system can write down
 _PIECE = 1 << 20
 _MOST_TOLD = 500
@@ -227,7 +227,8 @@ class _Archive:
             wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
             raise self._refused(f"{wrong[0]!r} is not as it was exported")
         odd = odd or misplaced(self._found, self.links)
-        odd += [name for name in self.links if is_own(name) or os.path.lexists(f"{self._building.path}/{name}")]
+        odd += [name for name in self.links if not may_be_link(name)]
+        odd += [name for name in self.links if os.path.lexists(f"{self._building.path}/{name}")]
         if odd:
             raise self._refused(f"the link {odd[0][:_MOST_TOLD]!r} can't be there")
         os.close(files.create(self._building.export, self._manifest))
@@ -238,8 +239,11 @@ class _Archive:
 
 def _can_be(name: str) -> bool:
     """True if a link can be called so, or lead there, as far as that is no question of where it is."""
-    parts = os.fsencode(name).split(b"/")
-    return b"" not in parts and len(parts) <= _DEEPEST and max(map(len, parts)) <= _LONGEST
+    data = os.fsencode(name)
+    parts = data.split(b"/")
+    if len(data) > _LONGEST_PATH or len(parts) > _DEEPEST:
+        return False
+    return b"" not in parts and max(map(len, parts)) <= _LONGEST
 
 
 def _checked(source: str, building: RunFolder) -> Record:

@@ -172,7 +172,7 @@ def _check_given(fields: Mapping[str, Any]) -> None:
         else:
             fits, what = isinstance(value, str), "text"
         if not fits:
-            raise RunConfigError(f"{field}: must be {what}, not {value if many else described(value)}")
+            raise RunConfigError(f"{field}: must be {what}{'' if many else f', not {described(value)}'}")
 
 
 def _refuse_what_happens(fields: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ class Reminder:
             thread.join(1)
 
     def _has_forked(self) -> None:
-        self._forks -= 1
+        self._forks = max(self._forks - 1, 0)  # one may have begun before this was there
 
     def _was_forked(self) -> None:
         self._forks = 0

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         def size(self) -> int:
             """How long it is."""
 
+        def shown(self) -> int:
+            """How much of it is shown."""
+
         def show(self, up_to: int | None = None) -> None:
             """Show what was not shown, up to that position or to the end."""
 
@@ -33,9 +36,12 @@ class InTurns:
     def show(self) -> None:
         """Show what has come by now."""
         sizes = {letter: stream.size() for letter, stream in self._streams.items()}
+        shown = {letter: stream.shown() for letter, stream in self._streams.items()}
         # What was written by then has its turns noted: a turn is noted before the other stream is written to.
         for letter, size in self._turns():
-            self._streams[letter].show(size)
+            if size > shown[letter]:  # else another process has shown it
+                self._streams[letter].show(size)
+                shown[letter] = size
         for letter, size in sizes.items():
             self._streams[letter].show(size)
 

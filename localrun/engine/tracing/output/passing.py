@@ -8,6 +8,12 @@ import select
 _CHUNK = 1 << 16
 
 
+def shown_of(log: int) -> int:
+    """How much was passed on of the log that a descriptor reads: nothing of one that was cut since."""
+    position = os.lseek(log, 0, os.SEEK_CUR)
+    return position if position <= os.fstat(log).st_size else 0
+
+
 def pass_on(log: int, target: int | None, up_to: int | None = None) -> None:
     """Copy from where a log's descriptor stands to a target, up to a position or to the end."""
     if os.fstat(log).st_size < os.lseek(log, 0, os.SEEK_CUR):

@@ -121,5 +121,5 @@ class Showing:
             stream.show()
 
     def _show_until(self, ended: int) -> None:
-        showingprogram.follow(self._logs, self._show_streams, ended)
+        showingprogram.follow(self._logs, self._in_turns.show, ended)
         os.close(ended)

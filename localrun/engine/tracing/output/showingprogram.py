@@ -13,7 +13,7 @@ import time
 from localrun import files
 from localrun.engine.supervision.logclock import LogClock
 from localrun.engine.tracing.output.inturns import InTurns
-from localrun.engine.tracing.output.passing import pass_on
+from localrun.engine.tracing.output.passing import pass_on, shown_of
 from localrun.engine.watch import Watch
 
 TYPE_CHECKING = False
@@ -47,6 +47,9 @@ class _Log:
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def shown(self) -> int:
+        return shown_of(self._fd)
 
     def show(self, up_to: int | None = None) -> None:
         pass_on(self._fd, self._target, up_to)

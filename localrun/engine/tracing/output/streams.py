@@ -14,7 +14,7 @@ import threading
 import time
 
 from localrun.engine.tracing.output import pystream
-from localrun.engine.tracing.output.passing import pass_on
+from localrun.engine.tracing.output.passing import pass_on, shown_of
 from localrun.files import FIRST_OF_OURS, append_line, moved_up, write_all
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -124,6 +124,10 @@ class Stream:
     def size(self) -> int:
         """How long the log is."""
         return os.fstat(self._log).st_size if self._log >= 0 else 0
+
+    def shown(self) -> int:
+        """How much of the log is shown."""
+        return shown_of(self.unshown) if self.unshown >= 0 else 0
 
     def since(self, position: int | None = None) -> tuple[int, bytes]:
         """How long the log is, and what it has from a position on."""
