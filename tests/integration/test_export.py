@@ -19,7 +19,8 @@ from repositories import commit, git, repository
 from support import Home, execute, kill, record_of, start_python, submit, wait_until
 
 import localrun
-from localrun.api.provenance.export import _Export
+from localrun.api.moving.local import LocalPlace
+from localrun.api.moving.manifest import Contents
 from localrun.api.provenance.replay import differences_here, replay
 from localrun.errors import (
     IllegalTransitionError,
@@ -153,6 +154,8 @@ class TestThereAndBack:
         folder = home.runs / "run"
         (folder / "venv").mkdir()
         (folder / "venv" / "big").touch()
+        (folder / ".result.pkl.0a1b.tmp").touch()
+        (folder / "checkpoints" / ".the user's.tmp").write_text("2")
         (folder / "checkpoints" / "step-1").write_text("1")
         (folder / "checkpoints" / "latest").symlink_to("step-1")
         (folder / "checkpoints" / "deep" / "er").mkdir(parents=True)
@@ -169,8 +172,8 @@ class TestThereAndBack:
         archive = localrun.export_run(run)
         found = manifest(archive)
         assert set(found["files"]) == {
-            "checkpoints/step-1", "config.json", "logs/0/rank_0.err", "logs/0/rank_0.out",
-            "provenance.json", "code/data.txt", "code/inside/go.sh", "code/link",
+            "checkpoints/.the user's.tmp", "checkpoints/step-1", "config.json", "logs/0/rank_0.err",
+            "logs/0/rank_0.out", "provenance.json", "code/data.txt", "code/inside/go.sh", "code/link",
         }  # fmt: skip
         assert found["left_out"] == ["checkpoints/outside", "pipe", "socket"]
         links = {
@@ -344,16 +347,15 @@ class TestTrust:
         run = execute("run", "echo x > $LOCALRUN_CHECKPOINT_DIR/state")
         (home.place / "secret").mkdir()
         (home.place / "secret" / "state").write_text("ours")
-        look = _Export._about
+        listed = LocalPlace.contents
 
-        def swap(export: _Export, path: str) -> os.stat_result | None:
-            seen = look(export, path)
-            if path == "checkpoints/state":  # somebody else's folder, say, who does it at this moment
-                shutil.move(f"{run.path}/{swapped}", home.place / "was")
-                os.symlink(f"{home.place}/secret{swapped.removeprefix('checkpoints')}", f"{run.path}/{swapped}")
+        def swap(place: LocalPlace) -> Contents:
+            seen = listed(place)
+            shutil.move(f"{run.path}/{swapped}", home.place / "was")  # somebody else's folder, say, who does it now
+            os.symlink(f"{home.place}/secret{swapped.removeprefix('checkpoints')}", f"{run.path}/{swapped}")
             return seen
 
-        monkeypatch.setattr(_Export, "_about", swap)
+        monkeypatch.setattr(LocalPlace, "contents", swap)
         with pytest.raises(SystemFailureError, match="leads out of the run's folder"):
             localrun.export_run(run)
         assert not list(root.glob("*.gz"))

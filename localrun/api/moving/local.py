@@ -26,7 +26,7 @@ class LocalPlace:
         """What there is to copy. Pipes, sockets, devices and links that lead out of the folder are left out."""
         files: dict[str, Entry] = {}
         links: dict[str, str] = {}
-        folders: list[str] = []
+        folders, left_out = [], []
         pending = [""]
         while pending:
             inside = pending.pop()
@@ -41,7 +41,9 @@ class LocalPlace:
                     files[name] = Entry(info.st_size, None, bool(info.st_mode & stat.S_IXUSR))
                 elif stat.S_ISLNK(info.st_mode) and (target := self.target(name)):
                     links[name] = target
-        return Contents(files, links, tuple(folders))
+                else:
+                    left_out.append(name)
+        return Contents(files, links, tuple(folders), tuple(left_out))
 
     def target(self, name: str) -> str | None:
         """Where a link leads, relative to its own folder; None if that is outside the run's folder."""

@@ -1,4 +1,4 @@
-"""What a copy consists of: every file with its size and digest, the links among them, the folders that are empty.
+"""What a copy or an archive consists of: every file with its size and digest, the links among them, the empty folders.
 
 On a remote it lies beside the files, as ``.manifest.json``; what it names is what the copy is. A folder on this machine
 has none: there runs go on changing, and what is there is looked at.
@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from localrun.errors import NotARunError
+from localrun.model.folder import is_own
 from localrun.model.pickles import ledger
 
 MANIFEST = ".manifest.json"
@@ -32,11 +33,15 @@ class Entry(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The files of a run folder, the links to other parts of it, and its empty folders, by their paths inside it."""
+    """The files of a run folder, the links to other parts of it, and its empty folders, by their paths inside it.
+
+    ``left_out`` is what it can't have, where that was looked for: pipes, say, and links that lead elsewhere.
+    """
 
     files: Mapping[str, Entry]
     links: Mapping[str, str] = {}
     folders: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -105,9 +110,10 @@ def _is_behind(name: str, others: Container[str]) -> bool:
 
 
 def is_copied(name: str) -> bool:
-    """True if what has that path inside a run folder belongs to a copy: temporary files, say, don't."""
+    """True if what has that path inside a run folder belongs to a copy: what of ours is being written, say, doesn't."""
     base = name.rpartition("/")[2]
-    return name not in _OF_THIS_PLACE and not (base.startswith(".") and base.endswith(".tmp"))
+    is_temporary = base.startswith(".") and base.endswith(".tmp") and is_own(name)
+    return name not in _OF_THIS_PLACE and not is_temporary
 
 
 def recorded(record: Mapping[str, Any]) -> dict[str, tuple[int, str]]:

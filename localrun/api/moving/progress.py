@@ -32,11 +32,7 @@ class Progress:
 
     def add(self, count: int) -> None:
         """So many bytes more are done."""
-        self.reach(self._done + count)
-
-    def reach(self, done: int) -> None:
-        """So many bytes are done by now."""
-        self._done = done
+        self._done += count
         if self._shows and time.monotonic() >= self._next:
             self._is_shown = True
             self._next = time.monotonic() + _EVERY_S

@@ -15,15 +15,14 @@ import hashlib
 import io
 import json
 import os
-import stat
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from localrun import __version__, files
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import is_inside, recorded
+from localrun.api.moving.manifest import Contents, Entry, is_copied, is_inside, recorded
 from localrun.api.moving.progress import Progress
 from localrun.api.provenance.code import Code, CodeUnavailableError
 from localrun.api.run import Run
@@ -39,8 +38,6 @@ SUFFIX = ".localrun.tar.gz"
 MANIFEST = "export.json"
 CODE = "code"
 _LEVEL = 1  # of numbers nearly as small as any other, and up to a hundred times as fast
-# What only the folder itself has a use for: locks, what is being written, what can be made again.
-NOT_TAKEN = {".lock", ".connected", ".untrusted", ".artifacts.jsonl", "venv", MANIFEST}
 
 
 def export_run(run: RunOrName, path: str | os.PathLike[str] | None = None) -> str:
@@ -74,9 +71,8 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     temporary = f"{place}/.{base}.{os.urandom(6).hex()}.tmp"
     try:
         try:
-            size = LocalPlace(folder.path).contents().size
             fd = files.create(temporary, b"")
-            with os.fdopen(fd, "wb") as file, Progress(f"exporting run {found.name}", size) as progress:
+            with os.fdopen(fd, "wb") as file, Progress(f"exporting run {found.name}", 0) as progress:
                 manifest = _Export(found, folder, progress).write(file)
                 _check(found, manifest["files"])
                 file.flush()
@@ -116,74 +112,34 @@ class _Export:
 
     def __init__(self, run: Run, folder: RunFolder, progress: Progress) -> None:
         self._run = run
-        self._progress = progress
         self._folder = folder
-        self._place = LocalPlace(folder.path)
+        self._contents = _contents(LocalPlace(folder.path))
         self._digests: dict[str, dict[str, Any]] = {}
-        self._links: dict[str, str] = {}
-        self._left_out: list[str] = []
+        self._progress = progress
+        progress.total = self._contents.size
 
     def write(self, file: BinaryIO) -> dict[str, Any]:
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=_LEVEL, format=tarfile.PAX_FORMAT) as tar:
-            for path, about in self._tree(""):
-                self._add_from_disk(tar, path, about)
+            for path in self._contents.folders:
+                info = self._info(path, 0o700)
+                info.type = tarfile.DIRTYPE
+                tar.addfile(info)
+            for path in sorted(self._contents.files):
+                with self._reading(path) as content:
+                    about = os.fstat(content.fileno())
+                    self._add(tar, path, about.st_mode, about.st_size, content, about.st_mtime)
             about_code = None if os.path.lexists(self._folder.code) else self._add_code(tar)
             manifest = {
                 "schema": SCHEMA, "localrun": __version__, "name": self._run.name, "uid": self._run.run_uid,
                 "exported_at": times.now(), "host": os.uname().nodename, "code": about_code,
-                "left_out": self._left_out, "links": self._links, "files": self._digests,
+                "left_out": self._contents.left_out, "links": self._contents.links, "files": self._digests,
             }  # fmt: skip
             data = json.dumps(manifest, indent=1).encode()
             self._add(tar, MANIFEST, 0o600, len(data), io.BytesIO(data))
         return manifest
 
-    def _tree(self, below: str) -> Iterator[tuple[str, os.stat_result]]:
-        """What there is of the run folder to take along, folders before what is in them."""
-        for name in sorted(os.listdir(f"{self._folder.path}/{below}")):
-            path = f"{below}{name}"
-            if path in NOT_TAKEN or (not below and name.startswith(".") and name.endswith(".tmp")):
-                continue
-            about = self._about(path)
-            if about is None:
-                continue
-            yield path, about
-            if stat.S_ISDIR(about.st_mode):
-                yield from self._tree(f"{path}/")
-
-    def _about(self, path: str) -> os.stat_result | None:
-        """A plain file or folder. None of anything else, which is noted: a link inside the folder, or left out."""
-        whole = f"{self._folder.path}/{path}"
-        about = os.lstat(whole)
-        if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode):
-            return about
-        target = self._place.target(path) if stat.S_ISLNK(about.st_mode) else None
-        if target is None:
-            self._left_out.append(path)
-        elif may_be_link(path) and self._is_taken(path, target):
-            self._links[path] = target
-        elif os.path.isfile(whole):
-            return os.stat(whole)  # it becomes that file
-        else:
-            self._left_out.append(path)
-        return None
-
-    def _is_taken(self, path: str, target: str) -> bool:
-        """True if what a link leads to is taken, too."""
-        there = os.path.normpath(f"{os.path.dirname(path)}/{target}").lstrip("/")
-        return there.partition("/")[0] not in NOT_TAKEN
-
-    def _add_from_disk(self, tar: tarfile.TarFile, path: str, about: os.stat_result) -> None:
-        if stat.S_ISDIR(about.st_mode):
-            info = self._info(path, 0o700, about.st_mtime)
-            info.type = tarfile.DIRTYPE
-            tar.addfile(info)
-            return
-        with self._reading(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            self._add(tar, path, about.st_mode, size, file, about.st_mtime)
-
     def _reading(self, path: str) -> BinaryIO:
-        """A file of the run folder: none to which others, whose folder it may be, have made a link since `_about`."""
+        """A file of the run folder; none to which others, whose folder it may be, have since made a link."""
         root = os.path.realpath(self._folder.path)
         inside = os.path.relpath(os.path.realpath(f"{root}/{path}"), root)
         if not is_inside(inside):
@@ -200,6 +156,7 @@ class _Export:
         try:
             with Code(git) as code:
                 for file in code.files():
+                    self._progress.total += len(file.data)
                     mode = 0o700 if file.executable else 0o600
                     self._add(tar, f"{CODE}/{file.path}", mode, len(file.data), io.BytesIO(file.data), time.time())
                 return {"problem": None, "left_out": code.left_out, "untracked": git.get("untracked") or []}
@@ -214,10 +171,26 @@ class _Export:
         if path != MANIFEST:
             self._digests[path] = {"size": size, "sha256": reader.digest.hexdigest()}
 
-    def _info(self, path: str, mode: int, changed: float) -> tarfile.TarInfo:
+    def _info(self, path: str, mode: int, changed: float = 0.0) -> tarfile.TarInfo:
         info = tarfile.TarInfo(f"{self._run.name}/{path}")
         info.mode, info.mtime = mode, int(changed)
         return info
+
+
+def _contents(place: LocalPlace) -> Contents:
+    """What of a run folder is taken along; in place of a link that can't be one elsewhere, what it leads to."""
+    there = place.contents()
+    taken = {path: entry for path, entry in there.files.items() if path != MANIFEST}
+    links, left_out = {}, [*there.left_out]
+    for path, target in there.links.items():
+        whole, leads_to = f"{place.folder}/{path}", os.path.normpath(f"{os.path.dirname(path)}/{target}").lstrip("/")
+        if may_be_link(path) and is_copied(leads_to.partition("/")[0]):
+            links[path] = target
+        elif os.path.isfile(whole):
+            taken[path] = Entry(os.path.getsize(whole))
+        else:
+            left_out.append(path)
+    return Contents(taken, links, there.folders, tuple(sorted(left_out)))
 
 
 class _Hashed(io.RawIOBase):

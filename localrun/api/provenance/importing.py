@@ -10,20 +10,21 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from localrun import files, settings
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import Contents, misplaced
+from localrun.api.moving.manifest import Contents, is_copied, misplaced
 from localrun.api.moving.progress import Progress
-from localrun.api.provenance.export import MANIFEST, NOT_TAKEN, SCHEMA
+from localrun.api.provenance.export import MANIFEST, SCHEMA
 from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
 from localrun.api.recorded import Recorded
 from localrun.api.run import Run
@@ -121,6 +122,19 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
+class _Counted(io.FileIO):
+    """A file of which all that is read is counted."""
+
+    def __init__(self, path: str, progress: Progress) -> None:
+        super().__init__(path)
+        self._progress = progress
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._progress.add(len(data))
+        return data
+
+
 class _Archive:
     """An archive on its way into the folder that is being made."""
 
@@ -131,19 +145,17 @@ class _Archive:
         self._found: dict[str, dict[str, Any]] = {}
         self.links: dict[str, str] = {}
         self._manifest: bytes | None = None
-        self._looked_at: Callable[[], None] = lambda: None  # tells how far it has come
 
     def unpack(self) -> None:
         """Write what is in it, as long as it is what may be in it."""
         try:
             size, doing = os.stat(self._source).st_size, f"importing {os.path.basename(self._source)}"
             with (
-                open(self._source, "rb") as packed,
+                Progress(doing, size) as progress,
+                _Counted(self._source, progress) as packed,
                 gzip.open(packed) as file,
                 tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar,
-                Progress(doing, size) as progress,
             ):
-                self._looked_at = lambda: progress.reach(packed.tell())
                 for info in tar:
                     self._take(tar, info)
                     tar.members.clear()  # type: ignore[attr-defined]
@@ -188,7 +200,7 @@ class _Archive:
             raise self._refused(f"{'/'.join(parts[:3])!r} has folders in folders, {len(parts)} of them")
         self._top = self._top or parts[0]
         path = "/".join(parts[1:])
-        if parts[0] != self._top or not path or (parts[1] in NOT_TAKEN and path != MANIFEST):
+        if parts[0] != self._top or not path or not is_copied(parts[1]):
             raise self._refused(f"{info.name!r} is none of a run's")
         return path
 
@@ -205,7 +217,6 @@ class _Archive:
                 file.write(piece)
                 digest.update(piece)
                 size += len(piece)
-                self._looked_at()
         changed = min(max(info.mtime, 0), _LATEST)
         os.utime(whole, (changed, changed))
         return {"size": size, "sha256": digest.hexdigest()}
@@ -218,7 +229,7 @@ class _Archive:
             manifest = json.loads(self._manifest)
             schema, expected = manifest["schema"], dict(manifest["files"].items())
             self.links = {name: os.path.normpath(target) for name, target in manifest.get("links", {}).items()}
-            odd = [name for name in (*self.links, *self.links.values()) if not _can_be(name)]
+            odd = self._misplaced()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._refused(f"its {MANIFEST} can't be read") from None
         if schema != SCHEMA:
@@ -226,12 +237,16 @@ class _Archive:
         if expected != self._found:
             wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
             raise self._refused(f"{wrong[0]!r} is not as it was exported")
-        odd = odd or misplaced(self._found, self.links)
-        odd += [name for name in self.links if not may_be_link(name)]
-        odd += [name for name in self.links if os.path.lexists(f"{self._building.path}/{name}")]
         if odd:
-            raise self._refused(f"the link {odd[0][:_MOST_TOLD]!r} can't be there")
+            raise self._refused(f"{odd[0][:_MOST_TOLD]!r} can't be there, by the links that it names")
         os.close(files.create(self._building.export, self._manifest))
+
+    def _misplaced(self) -> list[str]:
+        """What can't be there: links that are none of a program's, are a folder, or lead out; what is behind them."""
+        odd = [name for name in (*self.links, *self.links.values()) if not _can_be(name)]
+        odd += [name for name in self.links if not may_be_link(name)]
+        odd = odd or misplaced(self._found, self.links)
+        return odd or [name for name in self.links if os.path.lexists(f"{self._building.path}/{name}")]
 
     def _refused(self, why: str) -> RunConfigError:
         return RunConfigError(f"{self._source} was not imported: {why}")
