@@ -41,9 +41,10 @@ def run(
         NotARunError: the folder is no run folder; the message says what is missing (400).
         SystemFailureError: the system can't be reached (503).
     """
-    asked = options(log_dest, None, overwrite, dryrun, trace_files, **fields)
     if load and _is_elsewhere(system, path):
+        options(log_dest, None, overwrite, dryrun, trace_files, **fields)  # what no run takes is refused there, too
         return _load(name, path, system, data_config, trust)
+    asked = options(log_dest, system, overwrite, dryrun, trace_files, data_config=data_config, **fields)
     if path is not None and name is None and load:
         there: Run | None = Run.load(path, trust=trust)
     else:
@@ -52,10 +53,7 @@ def run(
         there._trusted = trust
         there._options = asked
         return there
-    return Run(
-        name, log_dest=log_dest, path=path, system=system, data_config=data_config, overwrite=overwrite, dryrun=dryrun,
-        trace_files=trace_files, **fields,
-    )  # fmt: skip
+    return Run._to_enter(name, path, asked)
 
 
 def _find(name: str, path: str | os.PathLike[str] | None) -> Run | None:

@@ -86,16 +86,27 @@ class Block(Recorded):
         Raises:
             RunConfigError: the name can't be one, or a field can't be given.
         """
-        from localrun.api.tracing import traced
-
-        self._options = options(
+        asked = options(
             log_dest, system, overwrite, dryrun, trace_files,
             fn_name=fn_name, cmds=cmds, creator=creator, creation_stacktrace=creation_stacktrace,
             upstream_artifacts=upstream_artifacts, downstream_artifacts=downstream_artifacts,
             status=status, run_type=run_type, start_time=start_time, end_time=end_time, error=error,
             error_traceback=error_traceback, data_config=data_config,
         )  # fmt: skip
-        self._record, self._folder = traced.new(name, path, self._options.fields)
+        self._prepare(name, path, asked)
+
+    @classmethod
+    def _to_enter(cls, name: str | None, path: str | os.PathLike[str] | None, asked: Options) -> Self:
+        """A new one, told what it is to be by options that have been checked."""
+        run = cls.__new__(cls)
+        run._prepare(name, path, asked)
+        return run
+
+    def _prepare(self, name: str | None, path: str | os.PathLike[str] | None, asked: Options) -> None:
+        from localrun.api.tracing import traced
+
+        self._options = asked
+        self._record, self._folder = traced.new(name, path, asked.fields)
 
     def __enter__(self) -> Self:
         """Begin the block: the run is RUNNING. RunExistsError if one of its name has not ended."""
