@@ -136,6 +136,26 @@ def test_what_is_shown_in_one_place_is_in_order(home: Home, pause: float, nested
     assert shown == f"{written}out without a line's end"
 
 
+@pytest.mark.parametrize("pause", [0, 0.002])
+def test_other_programs_output_is_between_the_lines_that_it_came_between(home: Home, pause: float) -> None:
+    code = """
+        import localrun, os, sys, time
+        with localrun.run(name="run"):
+            for number in range(100):
+                print("out", number)
+                os.write(2, f"not Python's {number}\\n".encode())
+                print("out again", number)
+                os.write(1, f"nor this {number}\\n".encode())
+                print("err", number, file=sys.stderr)
+                time.sleep(float(sys.argv[1]))
+    """
+    shown = run_python(code, pause, stderr=subprocess.STDOUT).stdout
+    kinds = "out", "not Python's", "out again", "nor this", "err"
+    written = "".join(f"{kind} {number}\n" for number in range(100) for kind in kinds)
+    assert shown == written
+    assert localrun.get_run("run").logs() == written
+
+
 def test_output_is_shown_while_the_block_is_open(home: Home) -> None:
     script = """
         import os, sys, localrun

@@ -94,7 +94,7 @@ class _Capture:
     def _redirect(self, folder: RunFolder) -> None:
         """Lead the streams to the end of this block's log, and show them from there on."""
         out, err = self._streams
-        turns = Turns(folder.log_times(0, 0))
+        turns = Turns(folder.log_times(0, 0), out, err)
         out.lead_into(folder.stdout(0, 0), turns)
         err.lead_into(folder.stderr(0, 0), turns)
         self._showing = Showing(folder, out, err)

@@ -1,6 +1,7 @@
 """Showing a block's two streams in the order in which Python wrote to them: the times of their logs say it.
 
-They often lead to one terminal or file. What C code and subprocesses wrote is shown with what was looked at together.
+They often lead to one terminal or file. What C code and subprocesses wrote to both between two lines of Python's is
+shown stream by stream.
 """
 
 from __future__ import annotations

@@ -103,9 +103,14 @@ class _Patched(PythonStream):
 class PlainStream(_Patched):
     """One that writes to the descriptor."""
 
+    _was_end = False  # the last text was a line's end alone, as `print` writes it
+
     def _write(self, text: str) -> Any:
         """As on a terminal: whole lines go out at once, and threads don't tear each other's apart."""
-        self._log.take_turn()
+        is_end = text == "\n"
+        if not is_end or self._was_end:  # else it ends what was just written
+            self._log.take_turn()
+        self._was_end = is_end
         written = self._before(text)
         if "\n" in text or "\r" in text:
             self._python.flush()

@@ -28,20 +28,28 @@ def flush() -> None:
 
 
 class Turns:
-    """Notes how far one stream's log had grown before Python writes to the other: their order, when both are merged.
+    """Notes how far the logs of two streams had grown, in which order, before Python goes on in one of them.
 
-    What C code and subprocesses write is dated by whoever looks at the logs' growth.
+    So they can be merged. What C code and subprocesses write to both meanwhile is dated by whoever looks at the growth.
     """
 
-    def __init__(self, times: str) -> None:
+    def __init__(self, times: str, out: Stream, err: Stream) -> None:
         self._times = times
-        self._last: Stream | None = None
+        self._others = {out: err, err: out}
+        self._noted = {out: 0, err: 0}
 
     def take(self, stream: Stream) -> None:
         """Python is about to write to this stream."""
-        if self._last is not None and self._last is not stream:
-            append_line(self._times, f"{time.time():.3f} {self._last.letter} {self._last.size()}\n")
-        self._last = stream
+        other = self._others[stream]
+        if other.size() != self._noted[other]:
+            self._note(stream)  # it was there before: Python wrote it last
+            self._note(other)
+
+    def _note(self, stream: Stream) -> None:
+        size = stream.size()
+        if size != self._noted[stream]:
+            self._noted[stream] = size
+            append_line(self._times, f"{time.time():.3f} {stream.letter} {size}\n")
 
 
 class Stream:
