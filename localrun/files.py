@@ -33,11 +33,18 @@ _FLOCK = "hhqqi4x"
 
 
 def absolute(path: str | os.PathLike[str], field: str) -> str:
-    """A path from the root on, ``~`` expanded. RunConfigError if it is empty or begins in a folder that was removed."""
-    if not os.fspath(path):
-        raise RunConfigError(f"{field}: is empty")
+    """A path from the root on, ``~`` expanded.
+
+    RunConfigError if it is none, is empty, or begins in a folder that was removed.
+    """
     try:
-        return os.path.abspath(os.path.expanduser(os.fspath(path)))
+        text = os.fsdecode(path)
+    except TypeError:
+        raise RunConfigError(f"{field}: must be a path, not of type {type(path).__name__}") from None
+    if not text or "\0" in text:
+        raise RunConfigError(f"{field}: {'has a null byte in it' if text else 'is empty'}")
+    try:
+        return os.path.abspath(os.path.expanduser(text))
     except FileNotFoundError:
         raise RunConfigError(f"{field}: the folder that this process is in was removed: go to another one") from None
 

@@ -21,7 +21,7 @@ def runs_dir() -> str:
     return os.path.abspath(os.path.expanduser(chosen)) if chosen else f"{home()}/runs"
 
 
-def run_folder(name: str, path: str | None = None) -> str:
+def run_folder(name: str, path: str | os.PathLike[str] | None = None) -> str:
     """Where the run of that name lies, or is to lie, unless its folder is said to be at ``path``."""
     if path is None:
         return f"{runs_dir()}/{name}"

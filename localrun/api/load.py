@@ -59,7 +59,7 @@ def run(
 def _find(name: str, path: str | os.PathLike[str] | None) -> Run | None:
     """The run of that name or in that folder; None if there is none, or one whose maker is not done, or was killed."""
     try:
-        return submit.find(name, None if path is None else os.fspath(path))
+        return submit.find(name, path)
     except NotARunError:
         return None  # whether the place is taken shows when it is entered
 

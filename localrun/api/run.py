@@ -247,7 +247,8 @@ class Run(Outcome, Block):
         For what the run made without `localrun.open`; also asked for by another process, while the run has not ended.
 
         Raises:
-            IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read.
+            IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read. RunConfigError:
+            it is no path of this machine's.
         """
         from localrun.api.tracing import noting
 

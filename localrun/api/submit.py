@@ -199,7 +199,7 @@ def _yaml(parameters: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def find(name: str | None, path: str | None = None) -> Run | None:
+def find(name: str | None, path: str | os.PathLike[str] | None = None) -> Run | None:
     """The run of that name, or in that place; None if there is none."""
     from localrun.model.names import validate_name
 

@@ -494,9 +494,11 @@ def test_files_that_are_logged_from_outside(home: Home) -> None:
     run.log_artifact(folder)
     run.log_artifact(folder / "weights")
     assert sorted(facts(run.downstream_artifacts)) == [("more", 4, sha(b"more")), ("weights", 1, sha(b"w"))]
-    for missing in (home.place / "missing", ""):
-        with pytest.raises(FileNotFoundError):
-            run.log_artifact(missing)
+    with pytest.raises(FileNotFoundError):
+        run.log_artifact(home.place / "missing")
+    for nothing, why in (("", "is empty"), ("memory://x", "is a URL"), (5, "must be a path"), ("a\0b", "null byte")):
+        with pytest.raises(localrun.RunConfigError, match=why):
+            run.log_artifact(nothing)  # type: ignore[arg-type]
     run.stop().wait()
     assert sorted(facts(home.record("run")["downstream_artifacts"])) == sorted(facts(run.downstream_artifacts))
     assert len(run.downstream_artifacts) == 2

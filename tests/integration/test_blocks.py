@@ -262,6 +262,17 @@ def test_what_is_refused_of_a_run_that_exists(home: Home) -> None:
             localrun.run(name=name, overwrit=True)
 
 
+def test_a_place_where_no_folder_can_be(home: Home) -> None:
+    (home.place / "file").touch()
+    for path, why in ((f"{home.place}/file/run", "File exists"), ("/proc/none/run", "No such file")):
+        begun = localrun.run(name="run", path=path)
+        with pytest.raises(localrun.SystemFailureError, match=f"run run could not be begun in {path}: {why}"), begun:
+            pytest.fail("it was entered")
+    for path, why in ((5, "must be a path, not of type int"), ("a\0b", "null byte")):
+        with pytest.raises(RunConfigError, match=why):
+            localrun.run(name="run", path=path)  # type: ignore[arg-type]
+
+
 def test_a_block_that_is_run_again_has_what_is_given(home: Home) -> None:
     for creator in ("me", "you"):
         with localrun.run(name="x", cmds=["a"], creator=creator):

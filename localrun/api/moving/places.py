@@ -51,6 +51,8 @@ def find(
 
 
 def _system_of(system: str | None, path: str | os.PathLike[str] | None) -> tuple[str, str | None]:
+    if not isinstance(path, str | os.PathLike | None):
+        raise RunConfigError(f"path: must be a path or a URL, not of type {type(path).__name__}")
     path = None if path is None else os.fspath(path)
     said = path.partition("://")[0].lower() if path is not None and is_url(path) else None
     if system is not None and not isinstance(system, str):

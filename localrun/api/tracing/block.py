@@ -109,7 +109,10 @@ class Block(Recorded):
         self._record, self._folder = traced.new(name, path, asked.fields)
 
     def __enter__(self) -> Self:
-        """Begin the block: the run is RUNNING. RunExistsError if one of its name has not ended."""
+        """Begin the block: the run is RUNNING.
+
+        RunExistsError if one of its name has not ended, SystemFailureError if it can't be written.
+        """
         from localrun.api.tracing import traced
 
         traced.enter(self)

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from localrun import files
 from localrun.api.tracing import current
-from localrun.errors import IllegalTransitionError
+from localrun.errors import IllegalTransitionError, RunConfigError
 from localrun.model import artifacts, digests, times
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -56,9 +57,13 @@ def log(folder: RunFolder, path: str | os.PathLike[str]) -> None:
     """Note a file that a run has made, or every file in a folder; the run has not ended.
 
     Raises:
-        IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read.
+        IllegalTransitionError: it has. OSError: there is nothing at ``path``, or it can't be read. RunConfigError: it
+        is no path of this machine's.
     """
-    is_folder, place = stat.S_ISDIR(os.stat(path).st_mode), os.path.realpath(path)
+    place = os.path.realpath(files.absolute(path, "path"))
+    if "://" in os.fsdecode(path) and not os.path.exists(place):
+        raise RunConfigError(f"path: {path} is a URL: write the file through localrun.open, which notes it")
+    is_folder = stat.S_ISDIR(os.stat(place).st_mode)
     found = [_made(file) for file in (_inside(place) if is_folder else [place])]
     with records.held(folder):  # its end would have to wait, and takes it in
         record = records.read(folder)

@@ -61,9 +61,9 @@ def open(  # noqa: A001 - that is what it is
     Raises:
         OSError, ValueError: as ``open``, or the URL's file system, has it.
     """
-    local = None if options else _local(url)
-    if local is None:
+    if options or _is_url(url):
         return _open_url(str(url), mode, buffering, encoding, errors, newline, options)
+    local = _without_scheme(url)
     file = builtins.open(local, mode, buffering, encoding, errors, newline)  # noqa: SIM115 - the caller's
     folders = current.folders()
     if not folders or isinstance(local, int):
@@ -101,12 +101,14 @@ def _close_all() -> None:
 # -- files of this machine --------------------------------------------------------------------------------------------
 
 
-def _local(url: Any) -> Any:
-    """The path of a file on this machine, as ``open`` takes it; None if it is another's URL."""
-    if not isinstance(url, str):
-        return url
-    local = _LOCAL.sub("", url)
-    return None if _URL.match(local) else local
+def _is_url(url: Any) -> bool:
+    """True of what names a file of another place."""
+    return isinstance(url, str) and _URL.match(_without_scheme(url)) is not None
+
+
+def _without_scheme(url: Any) -> Any:
+    """The path of a file on this machine, as ``open`` takes it."""
+    return _LOCAL.sub("", url) if isinstance(url, str) else url
 
 
 def _noted(file: Any, folders: list[RunFolder], path: str, mode: str, buffering: int, newline: str | None) -> Any:

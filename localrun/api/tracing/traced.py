@@ -60,7 +60,7 @@ def new(name: str | None, path: str | os.PathLike[str] | None, fields: Mapping[s
     request = Request.from_config(config, needs_command=False)
     base = request.name or (os.path.basename(files.absolute(path, "path")) if path is not None else None)
     chosen = base or f"block-{os.urandom(3).hex()}"
-    folder = settings.run_folder(chosen, None if path is None else os.fspath(path))
+    folder = settings.run_folder(chosen, path)
     record = newrecord.make(
         chosen, config, request, {"run_type": CONTEXT, **fields}, Queue(settings.home()), folder
     )
@@ -72,7 +72,7 @@ def enter(run: Block) -> None:
     """Make the run of a block, RUNNING, and lead this process's output into its log.
 
     Raises:
-        RunExistsError: a run of its name or in its place has not ended.
+        RunExistsError: a run of its name or in its place has not ended. SystemFailureError: it can't be written there.
     """
     is_entered = False
     try:
@@ -95,8 +95,12 @@ def _enter(run: Block) -> None:
             records.advance(record, status)
         run._record, run._folder, run._is_dry = record, folder, True
         return
-    with Gathering(record["cwd"]) as provenance:
-        block.begin(Queue(record["home"]), record, folder.path, provenance.file, delete=run._options.overwrite)
+    try:
+        with Gathering(record["cwd"]) as provenance:
+            block.begin(Queue(record["home"]), record, folder.path, provenance.file, delete=run._options.overwrite)
+    except OSError as error:
+        why = f"{error.strerror or error} ({error.filename or folder.path})"
+        raise SystemFailureError(f"run {record['name']} could not be begun in {folder.path}: {why}") from error
     run._record, run._folder = record, RunFolder(folder.path, record["uid"])
     try:
         capture.begin(run._folder)
