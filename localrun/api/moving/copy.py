@@ -93,7 +93,7 @@ def _to_folder(run: Run, source: places.Place, path: str, record: Record, *, ove
     parent, base = os.path.split(path)
     building = f"{parent}/.{base}.{record['uid']}.copying"
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    with _Building(building), Progress(f"copying run {run.name}", 0) as progress:
+    with _Building(building), Progress() as progress:
         place = LocalPlace(building)
         made, text = transfer.copy_files(run, source, place, record, progress)
         if not run.is_trusted:
@@ -184,7 +184,7 @@ def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Reco
     if place.is_taken():
         place.clear()
     place.put(MARKER, mine)
-    with Progress(f"copying run {run.name}", 0) as progress:
+    with Progress() as progress:
         made, text = transfer.copy_files(run, source, place, record, progress)
         place.put(MANIFEST, made.encode())
         transfer.check(place, made.without(RECORD), progress)

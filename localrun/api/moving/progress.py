@@ -1,4 +1,4 @@
-"""How far a long copy is, on standard error, if that is a terminal: one line that is rewritten and then removed."""
+"""How far a copy is, on standard error, if that is a terminal: one line that is rewritten and then removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ _EVERY_S = 0.2
 
 
 class Progress:
-    """Counts bytes up to a total. What is over within a second shows nothing."""
+    """Counts bytes up to a total, for one thing after another. What is over within a second shows nothing."""
 
-    def __init__(self, doing: str, total: int) -> None:
-        self._doing = doing
-        self.total = total
-        self._done = 0
+    def __init__(self) -> None:
+        self._doing = ""
+        self._total = self._done = 0
         self._shows = sys.stderr is not None and sys.stderr.isatty()
         self._next = time.monotonic() + _QUIET_S
         self._is_shown = False
@@ -30,14 +29,20 @@ class Progress:
         if self._is_shown:
             self._write("")
 
+    def begin(self, doing: str, total: int) -> None:
+        """Something begins that has so many bytes."""
+        self._doing, self._total, self._done = doing, total, 0
+        if self._is_shown:  # something else
+            self._next = time.monotonic()
+
     def add(self, count: int) -> None:
         """So many bytes more are done."""
         self._done += count
         if self._shows and time.monotonic() >= self._next:
             self._is_shown = True
             self._next = time.monotonic() + _EVERY_S
-            percent = 100 * self._done // max(self.total, 1)
-            self._write(f"{self._doing}: {size(self._done)} of {size(self.total)}, {percent}%")
+            percent = min(100 * self._done // max(self._total, 1), 100)
+            self._write(f"{self._doing}: {size(self._done)} of {size(self._total)}, {percent}%")
 
     def _write(self, text: str) -> None:
         try:

@@ -23,7 +23,7 @@ UID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes part of a path, and may b
 def copy_files(run: Run, source: Place, target: Place, record: Record, progress: Progress) -> tuple[Contents, bytes]:
     """Copy every file but the record; returns the contents with all digests, and the record as it is to be written."""
     contents = source.contents()
-    progress.total = 2 * contents.size  # they are read back, too
+    progress.begin(f"copying run {run.name}", contents.size)
     stated = recorded(record)
     missing = stated.keys() - contents.files.keys()
     if missing:
@@ -66,6 +66,7 @@ def _copy_file(
 
 def check(target: Place, made: Contents, progress: Progress) -> None:
     """Read back what was written. SystemFailureError if it is anything else."""
+    progress.begin("reading back what was copied", made.size)
     for name, entry in made.files.items():
         digest, size = hashlib.sha256(), 0
         with target.reading(name) as reading:

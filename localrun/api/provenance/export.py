@@ -72,7 +72,7 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     try:
         try:
             fd = files.create(temporary, b"")
-            with os.fdopen(fd, "wb") as file, Progress(f"exporting run {found.name}", 0) as progress:
+            with os.fdopen(fd, "wb") as file, Progress() as progress:
                 manifest = _Export(found, folder, progress).write(file)
                 _check(found, manifest["files"])
                 file.flush()
@@ -116,7 +116,7 @@ class _Export:
         self._contents = _contents(LocalPlace(folder.path))
         self._digests: dict[str, dict[str, Any]] = {}
         self._progress = progress
-        progress.total = self._contents.size
+        progress.begin(f"exporting run {run.name}", self._contents.size)
 
     def write(self, file: BinaryIO) -> dict[str, Any]:
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=_LEVEL, format=tarfile.PAX_FORMAT) as tar:
@@ -156,7 +156,6 @@ class _Export:
         try:
             with Code(git) as code:
                 for file in code.files():
-                    self._progress.total += len(file.data)
                     mode = 0o700 if file.executable else 0o600
                     self._add(tar, f"{CODE}/{file.path}", mode, len(file.data), io.BytesIO(file.data), time.time())
                 return {"problem": None, "left_out": code.left_out, "untracked": git.get("untracked") or []}

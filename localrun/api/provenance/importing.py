@@ -128,6 +128,7 @@ class _Counted(io.FileIO):
     def __init__(self, path: str, progress: Progress) -> None:
         super().__init__(path)
         self._progress = progress
+        progress.begin(f"importing {os.path.basename(path)}", os.fstat(self.fileno()).st_size)
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -149,9 +150,8 @@ class _Archive:
     def unpack(self) -> None:
         """Write what is in it, as long as it is what may be in it."""
         try:
-            size, doing = os.stat(self._source).st_size, f"importing {os.path.basename(self._source)}"
             with (
-                Progress(doing, size) as progress,
+                Progress() as progress,
                 _Counted(self._source, progress) as packed,
                 gzip.open(packed) as file,
                 tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar,
