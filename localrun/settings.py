@@ -9,6 +9,9 @@ import os
 
 from localrun.errors import RunConfigError
 
+# In a run, the names of the variables that hold its secrets; the prefix is that of what is a run's own.
+CONFIDENTIAL = "LOCALRUN_RUN_SECRETS"
+
 
 def home() -> str:
     """The folder of the queue, the dispatcher's log and, by default, the runs: ``LOCALRUN_HOME`` or ``~/.localrun``."""

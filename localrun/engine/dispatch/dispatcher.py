@@ -18,9 +18,10 @@ import time
 
 from localrun import files
 from localrun.engine import processes
-from localrun.engine.dispatch import capacity, dependencies, interrupted, service, withdrawal
+from localrun.engine.dispatch import capacity, dependencies, interrupted, withdrawal
 from localrun.engine.dispatch.backlog import Backlog
 from localrun.engine.dispatch.dependencies import Verdict
+from localrun.engine.dispatch.log import Log, traceback
 from localrun.engine.dispatch.roster import Roster
 from localrun.engine.launchers import load_container_launcher
 from localrun.engine.queue import ACTIVE, ENDING, WAITING, Queue
@@ -57,7 +58,7 @@ _CLEARED_PER_S = 2.0
 class Dispatcher:
     """The loop and its steps."""
 
-    def __init__(self, queue: Queue, lock: files.ProcessLock, log: service.Log, idle: float) -> None:
+    def __init__(self, queue: Queue, lock: files.ProcessLock, log: Log, idle: float) -> None:
         self._queue = queue
         self._lock = lock
         self._log = log
@@ -354,7 +355,7 @@ class Dispatcher:
             supervise(self._queue, ticket, lock, gpus, self._log, self._pid, recover=recover)
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may get back into the dispatcher's loop
-            self._log(f"the supervisor of run {ticket.run} failed:\n{service.traceback()}")
+            self._log(f"the supervisor of run {ticket.run} failed:\n{traceback()}")
         finally:
             os._exit(code)
 

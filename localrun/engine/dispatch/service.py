@@ -12,12 +12,11 @@ import sys
 
 from localrun import files, settings
 from localrun.engine import processes
+from localrun.engine.dispatch.log import Log, traceback
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import Queue
 from localrun.errors import SystemFailureError
-from localrun.model import times
 
-_LOG_LIMIT = 1 << 20
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -83,32 +82,3 @@ def _become_nobodys() -> None:
     # A descriptor for every supervisor, however many.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def traceback() -> str:
-    """The traceback of the exception that is being handled."""
-    from traceback import format_exc
-
-    return format_exc()
-
-
-class Log:
-    """Lines in the user's dispatcher log. It starts over when it has grown large."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        try:
-            if os.stat(path).st_size > _LOG_LIMIT:
-                os.replace(path, f"{path}.old")
-        except OSError:
-            pass
-
-    def __call__(self, message: str) -> None:
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, f"{times.now()} [{os.getpid()}] {message}\n".encode(errors="replace"))
-            finally:
-                os.close(fd)
-        except OSError:
-            pass  # a full disk must not stop the queue

@@ -16,10 +16,10 @@ import stat
 from collections.abc import Collection
 
 from localrun import files
-from localrun.engine.launchers.surroundings import CONFIDENTIAL
 from localrun.engine.queue import Queue
 from localrun.errors import SecretExistsError, SecretNotFoundError, SystemFailureError
 from localrun.model.secret import MOUNTED, Secret
+from localrun.settings import CONFIDENTIAL
 
 _LOCK = ".lock"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,13 +12,11 @@ import resource
 from collections.abc import Callable, Iterable, Mapping
 
 from localrun import files
+from localrun.settings import CONFIDENTIAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-# In a run, the names of the variables that hold its secrets; the prefix is that of what is a run's own.
-CONFIDENTIAL = "LOCALRUN_RUN_SECRETS"
 
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 

@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from localrun.model.identity import arrays, codeid
+from localrun.model.identity import arrays, codeid, ownership
 from localrun.model.identity.bytecode import canonical
 from localrun.model.identity.shapes import CODE, PART, VALUE, Known, Shape, Unfit, full_name, text_part
 
@@ -70,7 +70,7 @@ def _function(fn: FunctionType, mode: int) -> Shape:
     closure = fn.__closure__ or ()
     if not codeid.is_user_code(fn):
         # A wrapper made by an installed decorator has what it wraps in its closure; other functions are their names.
-        made = "<locals>" in fn.__qualname__ or codeid.is_user_module(fn.__module__ or "")
+        made = "<locals>" in fn.__qualname__ or ownership.is_user_module(fn.__module__ or "")
         name = f"{fn.__globals__.get('__name__')}.{fn.__code__.co_qualname}" if made else full_name(fn)
         return Shape(b"name:" + name.encode(), (*closure, *codeid.wrapped(fn)) if made else (), mode=CODE)
     imported = [codeid.imported_module(name) for name in codeid.imports_of(fn)]

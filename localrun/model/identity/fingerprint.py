@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from localrun.errors import PayloadError
 from localrun.model.identity.anatomy import opaque, shape_of
-from localrun.model.identity.codeid import is_user_module
+from localrun.model.identity.ownership import is_user_module
 from localrun.model.identity.shapes import CODE, LEAVES, VALUE, Shape, Unfit, full_name
 
 __all__ = ["code_fingerprint", "inputs_fingerprint", "is_user_module", "value_fingerprint"]

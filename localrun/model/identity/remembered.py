@@ -20,7 +20,7 @@ from operator import attrgetter, is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from localrun.model.identity import codeid
+from localrun.model.identity import codeid, ownership
 from localrun.model.identity.fingerprint import code_fingerprint
 from localrun.model.identity.shapes import LEAVES
 
@@ -113,7 +113,7 @@ class _Watch:
         self._home(fn.__globals__["__name__"])
         self._home(fn.__module__)
         users = codeid.is_user_code(fn)
-        if not users and "<locals>" not in fn.__qualname__ and not codeid.is_user_module(fn.__module__):
+        if not users and "<locals>" not in fn.__qualname__ and not ownership.is_user_module(fn.__module__):
             return ()
         _require(not (users and codeid.has_imports(fn)))  # what files say isn't looked at
         spaces = codeid.namespaces(fn) if users else ()

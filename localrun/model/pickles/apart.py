@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from localrun.errors import ResultUnavailableError
 
+SET_APART = 256 << 10  # bytes of an array; below that, it would gain nothing
 _HUGE_PAGE = 2 << 20
 
 Places = Sequence[Sequence[int]]
@@ -50,16 +51,19 @@ def read(file: BinaryIO, places: Places) -> Iterator[memoryview]:
 
 
 def reduced(array: Any) -> Any:
-    """How a large NumPy array is pickled whose memory NumPy would copy into the pickle; NotImplemented of any other.
+    """How a large NumPy array is pickled whose memory NumPy would copy into the pickle; NotImplemented of all else.
 
     That is memory in pieces, and that of elements which no buffer is allowed to have, as times.
     """
+    kind = type(array)
+    if kind.__name__ != "ndarray" or kind.__module__ != "numpy" or array.nbytes < SET_APART:
+        return NotImplemented
     if array.dtype.hasobject or _gives_itself_away(array):
         return NotImplemented
     order = "F" if array.flags.fnc else "C"
     memory = array.ravel(order)
     memory = memory if memory.flags.writeable else memory.copy()  # as NumPy's own copy would be
-    from_buffer, _ = type(array)(1).__reduce_ex__(5)  # what NumPy has for this; its place differs by version
+    from_buffer, _ = kind(1).__reduce_ex__(5)  # what NumPy has for this; its place differs by version
     return from_buffer, (PickleBuffer(memory.view("u1")), array.dtype, array.shape, order)
 
 

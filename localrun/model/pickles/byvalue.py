@@ -25,11 +25,11 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from localrun.model.identity.codeid import is_user_module
+from localrun.model.identity.ownership import is_user_module
+from localrun.model.pickles import apart
 from localrun.model.pickles.arrival import exception_without_init, is_users
 from localrun.model.pickles.carried import PARENT
 from localrun.model.pickles.classes import find_class
-from localrun.model.pickles.payload import reduced_array
 
 Reduced = tuple[Any, ...]
 
@@ -102,7 +102,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return obj.__reduce_by_value__()
         if issubclass(kind, BaseException) and is_users(kind) and not isinstance(kind.__reduce__, types.FunctionType):
             return _reduce_exception(obj)
-        if (reduced := reduced_array(obj)) is not NotImplemented:
+        if (reduced := apart.reduced(obj)) is not NotImplemented:
             return reduced
         return super().reducer_override(obj)
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str]
 
 VERIFIED_AT_LOAD = 16 << 20
-SET_APART = 256 << 10  # below that, it would gain nothing
 _PAGE = 4096
 _HASHED_BESIDE = 1 << 20  # starting a thread costs 0.1 ms, hashing this much 0.7
 # Modules whose classes and functions go by reference without asking whose they are, and without cloudpickle.
@@ -199,17 +198,11 @@ class _PlainPickler(pickle.Pickler):
             module = getattr(obj, "__module__", None)
             if not isinstance(module, str) or module.partition(".")[0] not in _PLAIN:
                 raise pickle.PicklingError
-        return reduced_array(obj)
+        if type(obj).__name__ != "ndarray":
+            return NotImplemented
+        from localrun.model.pickles import apart
 
-
-def reduced_array(obj: Any) -> Any:
-    """How a large array is pickled that would not come to lie apart by itself; NotImplemented of anything else."""
-    kind = type(obj)
-    if kind.__name__ != "ndarray" or kind.__module__ != "numpy" or obj.nbytes < SET_APART:
-        return NotImplemented
-    from localrun.model.pickles import apart
-
-    return apart.reduced(obj)
+        return apart.reduced(obj)
 
 
 def _pickle_into(start: Callable[[], W], value: object) -> W:
@@ -256,6 +249,8 @@ class _Writer:
 
     def keeps_in_pickle(self, buffer: pickle.PickleBuffer) -> bool:
         """What a pickler asks for each buffer; one that is large is noted, to be written behind the pickle."""
+        from localrun.model.pickles.apart import SET_APART
+
         try:
             memory = buffer.raw()
         except BufferError:  # in pieces: the pickler will say so

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from localrun.errors import PayloadError
+from localrun.model.identity.imports import find_source, imported_names, names_imported_by
 from localrun.model.pickles.byvalue import ByValuePickler, StandIn, Writable
 from localrun.model.pickles.carried import LeftBehind, offer_source
-from localrun.model.pickles.imports import find_source, imported_names, names_imported_by
 
 W = TypeVar("W", bound=Writable)
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from localrun.model.identity import bytecode
-from localrun.model.identity.codeid import is_user_module
 from localrun.model.identity.fingerprint import code_fingerprint
+from localrun.model.identity.ownership import is_user_module
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PRINT = "from localrun.model.identity.fingerprint import code_fingerprint; print(code_fingerprint({}))"
@@ -615,7 +615,7 @@ def asked(project: Project, names: list[str], python: str = sys.executable, befo
     script = f"""
         import importlib, sys
         {before}
-        from localrun.model.identity.codeid import is_user_module
+        from localrun.model.identity.ownership import is_user_module
         for name in {names!r}:
             unloaded = is_user_module(name)
             module = importlib.import_module(name)

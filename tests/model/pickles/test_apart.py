@@ -18,7 +18,8 @@ from support import REPOSITORY, run_python
 
 from localrun.errors import PayloadError, ResultUnavailableError
 from localrun.model.pickles import payload
-from localrun.model.pickles.payload import SET_APART, Stored
+from localrun.model.pickles.apart import SET_APART
+from localrun.model.pickles.payload import Stored
 
 MiB = 1 << 20
 MODES = pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])

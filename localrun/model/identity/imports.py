@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType
 
 from localrun.model.identity.bytecode import LocalImport, canonical
-from localrun.model.identity.codeid import is_user_module
+from localrun.model.identity.ownership import is_user_module
 from localrun.model.pickles.carried import Source
 
 _IMPORT_NAME = opmap["IMPORT_NAME"]
