@@ -173,7 +173,45 @@ def test_what_is_gone_by_then(home: Home, project: Path) -> None:
         with pytest.raises(FileNotFoundError):
             open("no-folder/missing.txt", "w")  # noqa: SIM115
     assert noted("upstream") == {"given.txt": (None, None)}
-    assert noted("downstream") == {"made.txt": (None, None)}
+    assert noted("downstream") == {}
+
+
+def test_what_was_there_and_is_added_to_is_both(home: Home, project: Path) -> None:
+    for name in ("appended.txt", "changed.txt", "replaced.txt"):
+        Path(name).write_text("old ")
+    time.sleep(0.05)  # so that it is seen which were made before
+    with traced(home) as noted:
+        for name, mode in (("appended.txt", "a"), ("changed.txt", "r+"), ("replaced.txt", "w"), ("made.txt", "a")):
+            with open(name, mode) as file:
+                file.write("new")
+    assert noted("upstream") == {"appended.txt": (None, None), "changed.txt": (None, None)}
+    assert noted("downstream") == {
+        "appended.txt": known("old new"), "changed.txt": known("new "),
+        "replaced.txt": known("new"), "made.txt": known("new"),
+    }  # fmt: skip
+
+
+def test_what_it_made_and_reads_by_another_name_was_not_given(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        Path("step-1").write_text("x")
+        Path("latest").symlink_to("step-1")
+        Path("latest").read_text()
+    assert noted("upstream") == {}
+    assert noted("downstream") == {"step-1": known("x")}
+
+
+def test_names_in_an_open_folder_are_not_those_of_the_working_folder(home: Home, project: Path) -> None:
+    """Python audits what is opened, removed and moved there without saying so."""
+    Path("folder").mkdir()
+    folder = os.open("folder", os.O_RDONLY)
+    with traced(home) as noted:
+        os.close(os.open("inside.txt", os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+        Path("moved.txt").write_text("x")
+        Path("folder/moved.txt").write_text("y")
+        os.rename("moved.txt", "gone.txt", src_dir_fd=folder, dst_dir_fd=folder)
+        os.remove("gone.txt", dir_fd=folder)
+    os.close(folder)
+    assert noted("downstream") == {"moved.txt": known("x")}
 
 
 def test_paths_are_those_of_the_working_folder_then(home: Home, project: Path) -> None:

@@ -188,11 +188,14 @@ def _hook(event: str, args: Any) -> None:
                 _reminder.begin()  # again, if the program has forked
     elif event in _OTHERS:
         what, count = _OTHERS[event]
+        if any(each != _WORKING_FOLDER for each in args[count:]):
+            return  # the names are of another folder, which is not told
         items = [what, *map(_as_it_is, args[:count]), "", ""][:_ITEMS]
         for watch in _watches:
             watch.pending.extend(items)
 
 
+_WORKING_FOLDER = -1  # in place of the descriptor of another
 _OTHERS = {"os.rename": (MOVED, 2), "os.remove": (REMOVED, 1), "os.chdir": (WENT, 1)}  # with so many paths
 
 

@@ -80,7 +80,7 @@ class Sightings:
                 self._entries.append((UPSTREAM, artifact | ({"size": None, "digest": None} if changed else {})))
         for path in self._removed:
             if path in self._read and self._read[path] is None and path not in self._made:
-                self._note_gone(UPSTREAM, path)  # before it was looked at
+                self._note_gone(path)  # before it was looked at
         for path, seen in self._made.items():
             self._conclude(path, seen)
         self._write()
@@ -94,15 +94,26 @@ class Sightings:
         writes = flags & (os.O_WRONLY | os.O_RDWR)
         if path not in self._made and path not in self._read and not (writes and flags & _MADE_NEW):
             self._read[path] = seen = self._look(path)
-            if seen is not None and seen[0].st_mtime_ns < self._since:
+            if seen is None or seen[1]["url"] in self._made:
+                self._read[path] = None  # by another name it is one that it had made
+            elif seen[0].st_mtime_ns < self._since:
                 self._entries.append((UPSTREAM, seen[1]))
-            elif writes:
-                self._read[path] = None  # it may just have made it
-            elif seen is not None:
+            elif writes and not self._was_there(seen[1]["url"], flags):
+                self._read[path] = None
+            else:
                 self._unsure.append(path)
         if writes and path not in self._made:
             self._add_made(path, None)
             self._new.append(path)
+
+    def _was_there(self, path: str, flags: int) -> bool:
+        """True if a file that is opened to be changed had been made before the program began."""
+        if not flags & os.O_CREAT:
+            return True
+        from localrun.engine.tracing.files.birth import birth_ns  # rarely needed, and long to import
+
+        birth = birth_ns(path)
+        return birth is not None and birth < self._since
 
     def _gone(self, is_removed: bool, path: str | None, to: str | None) -> None:
         if path is not None and is_removed:
@@ -151,20 +162,17 @@ class Sightings:
     def _conclude(self, path: str, seen: Seen | None) -> None:
         """Note what was made, as it is at the end."""
         real, _, there = self._find(path)
-        if there is None:
-            return self._note_gone(DOWNSTREAM, path)
-        if there.st_ctime_ns < self._since:
-            return None  # opened to be changed, and left as it was
+        if there is None or there.st_ctime_ns < self._since:
+            return  # gone, or opened to be changed, and left as it was
         if seen is None or seen[1]["digest"] is None or not digests.is_same(seen[0], there):
             seen = self._look(path, large=True)
         if seen is not None:
             self._entries.append((DOWNSTREAM, seen[1] | {"url": real}))
-        return None
 
-    def _note_gone(self, direction: str, path: str) -> None:
+    def _note_gone(self, path: str) -> None:
         real, counts, _ = self._find(path)
         if counts and os.path.isdir(os.path.dirname(real)):
-            self._entries.append((direction, artifacts.file(real, None, None, self._now)))
+            self._entries.append((UPSTREAM, artifacts.file(real, None, None, self._now)))
 
     def _find(self, path: str) -> tuple[str, bool, os.stat_result | None]:
         """The path with its links resolved, whether it counts, and what is there.
