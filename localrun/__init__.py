@@ -60,6 +60,7 @@ if TYPE_CHECKING:  # typing itself would take 5 ms to import
         SecretExistsError,
         SecretNotFoundError,
         SystemFailureError,
+        UntrustedRunError,
     )
     from localrun.model.config import ComputeConfig, RunConfig, SchedulingConfig
     from localrun.model.secret import Secret
@@ -93,6 +94,7 @@ _HOMES = {
         "MissingPackageError", "NotARunError", "PayloadError", "ResultUnavailableError", "RunConfigError",
         "RunExistsError", "RunFailedError", "RunNotFoundError", "RunNotRunningError", "RunStatusNotReached",
         "RunStoppedError", "RunTimeoutError", "SecretExistsError", "SecretNotFoundError", "SystemFailureError",
+        "UntrustedRunError",
     ),
     "localrun.model.config": ("ComputeConfig", "RunConfig", "SchedulingConfig"),
     "localrun.model.secret": ("Secret",),
@@ -133,6 +135,7 @@ __all__ = [
     "SecretExistsError",
     "SecretNotFoundError",
     "SystemFailureError",
+    "UntrustedRunError",
     "connect",
     "create_interactive_run",
     "create_run",

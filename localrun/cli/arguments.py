@@ -26,6 +26,10 @@ def one_run(text: str) -> Run:
         RunNotFoundError: there is none; the message says what may have been meant.
         NotARunError: the folder is no run's. RunConfigError: no run can have that name.
     """
+    text = text.removeprefix("file://")
+    if "://" in text:
+        how = f"copy it here in Python, localrun.run(path={text!r}).to('here')"
+        raise RunConfigError(f"{text}: the command line is for runs on this machine: {how}")
     if "/" in text:
         from localrun.api.run import Run
 

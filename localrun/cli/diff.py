@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from localrun.api.provenance import compare, outcomes
 from localrun.api.provenance.compare import Difference
 from localrun.cli.arguments import one_run
-from localrun.cli.output import duration, masked, print_json, say, work
+from localrun.cli.output import duration, print_json, say, work
 from localrun.cli.table import print_table
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from localrun.cli.parser import Parser
 
 _TIME = "ran"
+_ENVIRONMENT = "env_variables."
 _FACTS = ("status", "reason", "exit_code", "error", "creator", "host", "cwd")
 
 
@@ -48,6 +49,7 @@ def diff(args: Namespace) -> int:
         for field in dict.fromkeys([*ours, *theirs])
         if ours.get(field) != theirs.get(field)
     ]
+    rows = [_hidden(row) if row.field.startswith(_ENVIRONMENT) else row for row in rows]
     rows += outcomes.differences(one, other)
     known = {row.field for row in rows}
     rows += [row for row in compare.differences(one.provenance, other.provenance) if row.field not in known]
@@ -62,9 +64,15 @@ def diff(args: Namespace) -> int:
     return int(bool(rows))
 
 
+def _hidden(row: Difference) -> Difference:
+    """An environment variable, without its values, which nobody is to see."""
+    one, other = (None if value is None else "***" for value in (row.one, row.other))
+    return row._replace(one=one, other=f"{other} (another)" if one and other else other)
+
+
 def _facts(run: Run) -> Iterator[tuple[str, Any]]:
-    """What is compared: of environment variables their names, as nobody is to see their values."""
-    record = masked(records.read(RunFolder(run.path)))
+    """What is compared."""
+    record = records.read(RunFolder(run.path))
     for field in _FACTS:
         yield field, record[field]
     yield "work", work(run)
@@ -73,10 +81,16 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
     yield "code", (record.get("fingerprints") or {}).get("code")
     for title, artifacts in (("read", run.upstream_artifacts), ("made", run.downstream_artifacts)):
         for artifact in artifacts:
-            yield f"{title} {artifact['url']}", artifact["digest"]
+            yield f"{title} {artifact['url']}", _version(artifact)
     config = {field: value for field, value in record["config"].items() if field not in ("name", "command")}
     yield from _flat("", config)
     yield from _flat("metadata.", record["metadata"])
+
+
+def _version(artifact: Mapping[str, Any]) -> str:
+    """What is known of which version of a file or a run it was."""
+    size = "" if artifact["size"] is None else f", {artifact['size']} bytes"
+    return artifact["digest"] or artifact.get("uid") or f"digest unknown{size}"
 
 
 def _flat(before: str, mapping: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -463,6 +463,12 @@ def test_a_place_that_can_not_be_is_refused(home: Home, system: Any, path: str, 
         localrun.run(path=path, system=system)
 
 
+def test_a_url_may_say_the_system_too(home: Home) -> None:
+    run = execute("run", "echo hello")
+    copy = run.to("memory://bucket/url-alone")
+    assert copy.path == "memory://bucket/url-alone" and copy.stdout() == "hello\n"
+
+
 def test_a_data_config_that_is_none_is_refused(home: Home) -> None:
     for strange in (3, "key=x", ["key"]):
         with pytest.raises(RunConfigError, match="data_config: must be a mapping"):

@@ -51,6 +51,8 @@ def find(
 
 
 def _system_of(system: str | None, path: str | os.PathLike[str] | None) -> tuple[str, str | None]:
+    if path is None and is_url(system):
+        system, path = None, system
     if not isinstance(path, str | os.PathLike | None):
         raise RunConfigError(f"path: must be a path or a URL, not of type {type(path).__name__}")
     path = None if path is None else os.fspath(path)
