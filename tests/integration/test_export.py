@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -625,3 +626,17 @@ class TestReplay:
         assert (again.result(60), again.name) == ("data is one\n", "again")
         with pytest.raises(RunConfigError, match="isn't here, and no code came with it"):
             replay(run)
+
+    def test_a_folder_that_only_has_the_name_of_the_working_folder(
+        self, root: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = execute("run", "sh go.sh", cwd=str(root / "inside"))
+        back = localrun.import_run(localrun.export_run(run, home.place), "back", trust=True)
+        assert replay(back, "at-home").cwd == str(root / "inside")
+        monkeypatch.chdir(home.place)
+        shutil.rmtree(root)
+        (root / "inside").mkdir(parents=True)
+        subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+        assert differences_here(back)[0] == ("working folder", str(root / "inside"), None)
+        again = replay(back, "again")
+        assert (again.result(60), again.cwd) == ("data is one\n", f"{back.path}/code/inside")

@@ -115,6 +115,18 @@ class Code:
             reader.stdin.close()
 
 
+def has_commit(recorded: Mapping[str, Any]) -> bool:
+    """True if the repository of a provenance's ``git`` is here, and has its commit."""
+    commit, root = recorded.get("commit"), recorded.get("root")
+    if not commit or not os.path.isdir(root or ""):
+        return False
+    try:
+        Code(recorded)._git("cat-file", "-e", f"{commit}^{{commit}}")
+        return True
+    except CodeUnavailableError:
+        return False
+
+
 def _object(asked: IO[bytes], answer: IO[bytes], name: str) -> bytes:
     """The content of an object, by its name."""
     asked.write(f"{name}\n".encode())

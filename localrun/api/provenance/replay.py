@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from localrun.api import control, submit
+from localrun.api.provenance.code import has_commit
 from localrun.api.provenance.compare import Difference, differences
 from localrun.api.provenance.gather import Gathering
 from localrun.api.run import Run
@@ -24,8 +25,9 @@ def differences_here(run: Run, *, trust: bool = False) -> list[Difference]:
     then = run.provenance
     gpus = then.pop("gpus") or []
     driver, _ = then.pop("driver"), then.pop("image_id")
-    is_here = run.cwd is not None and os.path.isdir(run.cwd)
-    is_looked_at = is_here and (trust or run.is_trusted)
+    is_trusted = trust or run.is_trusted
+    is_here = _is_here(run) if is_trusted else os.path.isdir(run.cwd or "")
+    is_looked_at = is_here and is_trusted
     with Gathering(run.cwd if is_looked_at and not run.config.integrations else None) as gathering:
         here = gathering.mapping()
     found: list[Difference] = []
@@ -59,8 +61,9 @@ def _of_gpus(gpus: list[dict[str, Any]], driver: str | None) -> list[Difference]
 def replay(run: Run, name: str | None = None, *, trust: bool = False) -> Run:
     """Queue a run again as a new one: its configuration, and its commands or its function and inputs.
 
-    It works in the folder that it worked in then. If that isn't here, a command run works in the code that came with
-    it, and a function, which brings its code along, in the present folder.
+    It works in the folder that it worked in then. If that isn't here, or what is there is no repository with its
+    commit, a command run works in the code that came with it; a function, which brings its code along, works in the
+    present folder.
 
     Raises:
         UntrustedRunError: others can have written it, and nobody has said to trust it (403).
@@ -73,8 +76,15 @@ def replay(run: Run, name: str | None = None, *, trust: bool = False) -> Run:
     return submit.clone(run, name, {"cwd": _working_folder(run)})
 
 
+def _is_here(run: Run) -> bool:
+    """True if the folder that a run worked in is here: of one that brought code along, in a repository of that code."""
+    if not os.path.isdir(run.cwd or ""):
+        return False
+    return not os.path.isdir(RunFolder(run.path).code) or has_commit(run.provenance.get("git") or {})
+
+
 def _working_folder(run: Run) -> str | None:
-    if run.config.integrations or os.path.isdir(run.cwd):
+    if run.config.integrations or _is_here(run):
         return None  # as it is
     if run.fn_name is not None:
         return os.getcwd()
