@@ -237,7 +237,7 @@ def test_what_a_dry_run_writes_goes_nowhere(home: Home, tmp_path: Path) -> None:
         ({"name": "x", "system": "s3"}, "system: a block is traced on this machine"),
         ({"name": "x", "status": "COMPLETED"}, "status: can't be given"),
         ({"name": "x", "error": "none"}, "error: can't be given"),
-        ({"name": "x", "upstream_artifacts": ["s3://bucket/x"]}, "upstream_artifacts: must be a list of artifacts"),
+        ({"name": "x", "upstream_artifacts": [5]}, "upstream_artifacts: must be a list of paths, URLs, or artifacts"),
         ({"name": "x", "downstream_artifacts": [{"kind": "file", "url": "x"}]}, "downstream_artifacts: must be"),
         ({"name": "x", "cmds": "true"}, "cmds: must be a list"),
         ({"name": "x", "overwrite": "no"}, "overwrite: must be True or False"),
@@ -287,6 +287,9 @@ def test_fields_that_are_given(home: Home) -> None:
         pass
     assert (run.fn_name, run.cmds, run.created_by, run.upstream_artifacts) == ("prepare", ["a"], "me", [artifact])
     assert run.result() == ""
+    with localrun.Run(name="y", upstream_artifacts=["data", "s3://b/x"], run_type="CMD_RUN") as run:
+        pass
+    assert [each["url"] for each in run.upstream_artifacts] == [os.path.abspath("data"), "s3://b/x"]
 
 
 def said(home: Home, name: str) -> str | None:

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from localrun import files
 from localrun.api.recorded import Recorded
 from localrun.errors import RunConfigError
-from localrun.model import artifacts
+from localrun.model import artifacts, times
 from localrun.model.configtext import described
 from localrun.model.status import RunStatus
 
@@ -32,9 +33,11 @@ class Options(NamedTuple):
 
 # What may be given, and what is what happens: of that, only what a new run has anyway.
 _GIVEN = {"fn_name", "cmds", "creator", "creation_stacktrace", "upstream_artifacts", "downstream_artifacts"}
+_ARTIFACTS = {"upstream_artifacts", "downstream_artifacts"}
 _HAPPENS: dict[str, tuple[Any, ...]] = {
-    "status": (RunStatus.PENDING, "PENDING", "NOT_STARTED"), "run_type": ("CONTEXT",), "start_time": (),
-    "end_time": (), "error": (), "error_traceback": (), "data_config": ({},),
+    "status": (RunStatus.PENDING, "PENDING", "NOT_STARTED"), "start_time": (), "end_time": (), "error": (),
+    "run_type": ("CONTEXT", "CTX_MANAGER", "CMD_RUN"),  # Runhouse's name for it, and Runhouse's default
+    "error_traceback": (), "data_config": ({},),
 }  # fmt: skip
 
 
@@ -162,6 +165,9 @@ def options(
             raise TypeError(f"localrun.run() got an unexpected argument {field!r}")
     _refuse_what_happens(fields)
     given = {field: value for field, value in fields.items() if field in _GIVEN and value is not None}
+    for field in _ARTIFACTS & given.keys():
+        if isinstance(given[field], list | tuple):
+            given[field] = [_artifact(each) for each in given[field]]
     _check_given(given)
     return Options(overwrite, dryrun, trace_files, given)
 
@@ -174,13 +180,21 @@ def _check_files(trace_files: Any) -> None:
         raise RunConfigError(f"trace_files: must be True or a list of folders, not {trace_files!r}")
 
 
+def _artifact(given: Any) -> Any:
+    """A path or URL as the artifact of which nothing else is known; anything else as it is."""
+    if not isinstance(given, str | os.PathLike):
+        return given
+    url = os.fspath(given)
+    return artifacts.file(url if "://" in url else files.absolute(url, "artifact"), None, None, times.now())
+
+
 def _check_given(fields: Mapping[str, Any]) -> None:
     """RunConfigError if a field can't be put into a record."""
     for field, value in fields.items():
         many = value if isinstance(value, list | tuple) else None
-        if field in ("upstream_artifacts", "downstream_artifacts"):
+        if field in _ARTIFACTS:
             fits = many is not None and all(map(artifacts.is_one, many))
-            what = "a list of artifacts, each with its kind, url, size, digest and time"
+            what = "a list of paths, URLs, or artifacts with their kind, url, size, digest and time"
         elif field == "cmds":
             fits, what = many is not None and all(isinstance(each, str) for each in many), "a list of commands"
         else:
