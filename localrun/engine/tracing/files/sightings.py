@@ -130,16 +130,15 @@ class Sightings:
 
     def _path(self, name: Any) -> str | None:
         """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
-        if isinstance(name, bytes | os.PathLike):
-            try:
-                name = os.fsdecode(name)
-            except Exception:  # noqa: BLE001 - a path of the program's own type: its code
-                return None
-        if not isinstance(name, str) or not _can_be(name):
+        try:
+            text = name if isinstance(name, str) else os.fsdecode(name)
+        except Exception:  # noqa: BLE001 - a descriptor's number, or a path of the program's own type: its code
             return None
-        if name[0] == "/" and "//" not in name and "/." not in name and name[-1] != "/":
-            return name  # as nearly all are
-        return os.path.normpath(name if name[0] == "/" else f"{self._cwd}/{name}")
+        if not _can_be(text):
+            return None
+        if text[0] == "/" and "//" not in text and "/." not in text and text[-1] != "/":
+            return text  # as nearly all are
+        return os.path.normpath(text if text[0] == "/" else f"{self._cwd}/{text}")
 
     def _after(self, name: Any) -> str:
         """The working folder after it was to be changed, which may have failed."""
@@ -207,6 +206,8 @@ class Sightings:
 
 def _can_be(name: str) -> bool:
     """False for what no file can be called: an event may be somebody else's."""
+    if name.isascii() and name.isprintable():  # quickly said of most
+        return bool(name)
     try:
         return bool(name) and b"\0" not in os.fsencode(name)
     except ValueError:
