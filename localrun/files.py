@@ -44,6 +44,10 @@ def absolute(path: str | os.PathLike[str], field: str) -> str:
     if not text or "\0" in text:
         raise RunConfigError(f"{field}: {'has a null byte in it' if text else 'is empty'}")
     try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise RunConfigError(f"{field}: {text!r} can't be the name of a file") from None
+    try:
         return os.path.abspath(os.path.expanduser(text))
     except FileNotFoundError:
         raise RunConfigError(f"{field}: the folder that this process is in was removed: go to another one") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import CPUS, TERMINAL, Home, fill, is_alive, kill, record_of, small_disk, submit, wait_until
+from support import CPUS, TERMINAL, Home, fill, is_alive, kill, record_of, run_python, small_disk, submit, wait_until
 
 import localrun
 from localrun import RunStatus
@@ -336,3 +336,39 @@ class TestAsSomebodyElse:
         )
         assert "Permission denied" in out
         assert out.splitlines()[-1] == "False"
+
+
+class TestBlocks:
+    def test_the_end_that_found_no_room_is_written_when_there_is_some(self, home: Home, disk: Path) -> None:
+        block = localrun.run(name="run", path=str(disk / "run"))
+        with pytest.raises(localrun.SystemFailureError, match="could not be written"), block as run:
+            filler = fill(disk)
+        assert run.refresh().status is RunStatus.RUNNING
+        filler.unlink()
+        assert (run.refresh().status, run.message) == (RunStatus.COMPLETED, "the block ended")
+
+    def test_or_at_the_end_of_the_program(self, home: Home, disk: Path) -> None:
+        code = """
+            import atexit, os, sys, localrun
+            try:
+                with localrun.run(name="run", path=f"{sys.argv[1]}/run"):
+                    os.system(f"yes > {sys.argv[1]}/filler 2>/dev/null")
+            except localrun.SystemFailureError:
+                os.unlink(f"{sys.argv[1]}/filler")
+        """
+        run_python(code, disk)
+        run = localrun.run(path=disk / "run")
+        assert (run.status, run.message) == (RunStatus.COMPLETED, "the block ended")
+
+    def test_a_beginning_that_finds_no_room_takes_nothing_away(self, home: Home, disk: Path) -> None:
+        place = str(disk / "run")
+        with localrun.run(name="run", path=place) as first:
+            pass
+        filler = fill(disk)
+        with pytest.raises(localrun.SystemFailureError, match="could not be begun"):
+            localrun.run(name="run", path=place, load=False, overwrite=True).__enter__()
+        assert first.refresh().status is RunStatus.COMPLETED
+        filler.unlink()
+        with localrun.run(name="run", path=place, load=False, overwrite=True) as second:
+            print("again")
+        assert localrun.run(path=place).run_uid == second.run_uid

@@ -156,6 +156,30 @@ def test_other_programs_output_is_between_the_lines_that_it_came_between(home: H
     assert localrun.get_run("run").logs() == written
 
 
+def test_what_others_write_to_one_stream_follows_what_was_written_to_the_other(home: Home) -> None:
+    code = """
+        import localrun, os, sys
+        with localrun.run(name="x"):
+            print("1 out"); print("2 err", file=sys.stderr); os.write(1, b"3 out\\n"); print("4 out")
+            print("5 err", file=sys.stderr); os.write(1, b"6 out\\n"); print("7 err", file=sys.stderr)
+    """
+    shown = run_python(code, stderr=subprocess.STDOUT).stdout
+    assert shown.split("\n") == ["1 out", "2 err", "3 out", "4 out", "5 err", "6 out", "7 err", ""]
+
+
+def test_a_stream_that_somebody_patched_in_the_block_can_be_written_to_after_it(home: Home) -> None:
+    code = """
+        import io, sys, localrun
+        sys.stdout = io.StringIO()
+        with localrun.run(name="x"):
+            inner = sys.stdout.write
+            sys.stdout.write = lambda text: inner(text)
+        print("after")
+        sys.stderr.write(sys.stdout.getvalue())
+    """
+    assert run_python(code, stderr=subprocess.PIPE).stderr == "after\n"
+
+
 def test_output_is_shown_while_the_block_is_open(home: Home) -> None:
     script = """
         import os, sys, localrun

@@ -509,6 +509,7 @@ class TestArchivesThatLie:
          {"lifecycle": {}}, {"lifecycle": [1]}, {"created_at": "x"}, {"resumptions": [{}]}, {"request": []},
          {"failed_rank": "../../../x"}, {"events": 3}, {"cmds": 3}, {"python": None},
          {"first_resumption": float("inf")}, {"cwd": 10**30}, {"request": {"cpus": "x"}}, {"fingerprints": 3},
+         {"result": 5}, {"exception": [1]}, {"given": {"../x": {"size": 1, "sha256": "0"}}},
          {"gpus": [3]}, {"gpus": [{"index": 0}]}, {"upstream_artifacts": [{}]}, {"downstream_artifacts": ["x"]}],
         ids=lambda fields: "-".join(f"{key}={value}" for key, value in fields.items()),
     )  # fmt: skip
@@ -594,6 +595,43 @@ def test_an_import_that_is_killed_leaves_nothing_that_lasts(root: Path, home: Ho
     assert [each.name for each in localrun.get_runs() if not Path(each.path, "large").exists()] == []
     localrun.import_run(archive, "whole")
     assert not (home.runs / ".import").exists()
+
+
+class TestWhereItIsWritten:
+    def test_what_is_no_plain_file_is_not_replaced(self, root: Path, home: Home) -> None:
+        run = execute("run", "true")
+        (home.place / "target").write_text("mine")
+        (home.place / "link").symlink_to("target")
+        os.mkfifo(home.place / "pipe")
+        for target in ("link", "pipe"):
+            with pytest.raises(RunConfigError, match="is no plain file"):
+                localrun.export_run(run, home.place / target)
+        assert (home.place / "target").read_text() == "mine" and (home.place / "pipe").is_fifo()
+
+    def test_whatever_standard_error_is(self, root: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Tee:
+            def write(self, text: str) -> int:
+                return len(text)
+
+        closed = io.StringIO()
+        closed.close()
+        for number, strange in enumerate((Tee(), closed, None)):
+            monkeypatch.setattr("sys.stderr", strange)
+            run = execute("run", "true") if not number else localrun.get_run("run")
+            localrun.import_run(localrun.export_run(run), f"back-{number}")
+        monkeypatch.undo()
+
+    def test_a_sparse_file_is_refused_before_it_is_read(self, root: Path, home: Home) -> None:
+        pieces = 200_000
+        data = f"{pieces}\n".encode() + b"0\n" * (2 * pieces)
+        info = tarfile.TarInfo("run/a")
+        info.size, info.pax_headers = len(data), {
+            "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "run/a", "GNU.sparse.realsize": "1",
+        }  # fmt: skip
+        with gzip.open("sparse.tar.gz", "wb") as file:
+            file.write(info.tobuf(tarfile.PAX_FORMAT) + data + b"\0" * (-len(data) % 512 + 1024))
+        with pytest.raises(RunConfigError, match="with holes"):
+            localrun.import_run("sparse.tar.gz")
 
 
 class TestReplay:

@@ -40,15 +40,12 @@ def _remove(path: str, pid: int) -> None:
 def _sweep() -> None:
     """Remove the folders of processes that were killed."""
     with os.scandir(tempfile.gettempdir()) as entries:
-        ours = [
-            each.path
-            for each in entries
-            if each.name.startswith(_PREFIX) and each.stat(follow_symlinks=False).st_uid == os.geteuid()
-        ]
-    for path in ours:
+        found = [each.path for each in entries if each.name.startswith(_PREFIX)]
+    for path in found:
         try:
-            if files.is_locked(f"{path}/.lock") or not os.path.exists(f"{path}/.lock"):
+            is_ours = os.lstat(path).st_uid == os.geteuid()
+            if not is_ours or files.is_locked(f"{path}/.lock") or not os.path.exists(f"{path}/.lock"):
                 continue  # in use, or about to be
         except OSError:
-            continue
+            continue  # another process has just removed it
         shutil.rmtree(path, ignore_errors=True)

@@ -192,6 +192,9 @@ def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Reco
             raise RunExistsError(f"{target.url}: another process copies a run to the same place")
         place.put(RECORD, text)
         transfer.check(place, Contents({RECORD: made.files[RECORD]}), progress)
+        if place.marker() != mine:  # another process had begun before the record was there
+            place.remove(RECORD)
+            raise RunExistsError(f"{target.url}: another process copies a run to the same place")
         place.remove(MARKER)
     if there is not None:
         target.move(_free_archive(target, f"{base}.{there['uid']}"))

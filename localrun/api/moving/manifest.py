@@ -12,7 +12,6 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from localrun.errors import NotARunError
-from localrun.model.folder import is_own
 from localrun.model.pickles import ledger
 
 MANIFEST = ".manifest.json"
@@ -22,6 +21,7 @@ RECORD = "config.json"
 _SCHEMA = 1
 # Locks, pipes and marks mean something only where they are; an environment only where it was installed.
 _OF_THIS_PLACE = frozenset({".lock", ".connected", ".artifacts.jsonl", ".untrusted", MANIFEST, MARKER, "venv"})
+_WRITTEN_IN = frozenset({"", "logs", "telemetry"})  # where we replace files, by temporary ones
 
 
 class Entry(NamedTuple):
@@ -46,7 +46,7 @@ class Contents(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        return sum(entry.size for entry in self.files.values())
+        return sum(entry.size or 0 for entry in self.files.values())  # not every server says
 
     @property
     def has_digests(self) -> bool:
@@ -79,6 +79,7 @@ def decode(data: bytes, where: str) -> Contents:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NotARunError(f"{where}: its manifest is damaged ({error})") from None
     outside = misplaced(files, links, found.folders)
+    outside += [name for name in (*files, *links, *found.folders) if not is_copied(name)]
     if not sizes or outside:
         raise NotARunError(f"{where}: its manifest names what can't be there: {outside[:3]}")
     return found
@@ -111,9 +112,9 @@ def _is_behind(name: str, others: Container[str]) -> bool:
 
 def is_copied(name: str) -> bool:
     """True if what has that path inside a run folder belongs to a copy: what of ours is being written, say, doesn't."""
-    base = name.rpartition("/")[2]
-    is_temporary = base.startswith(".") and base.endswith(".tmp") and is_own(name)
-    return name not in _OF_THIS_PLACE and not is_temporary
+    where, _, base = name.rpartition("/")
+    is_temporary = where.partition("/")[0] in _WRITTEN_IN and base.startswith(".") and base.endswith(".tmp")
+    return name.partition("/")[0] not in _OF_THIS_PLACE and not is_temporary
 
 
 def recorded(record: Mapping[str, Any]) -> dict[str, tuple[int, str]]:

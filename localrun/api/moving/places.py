@@ -11,6 +11,7 @@ from localrun import settings
 from localrun.api.moving.local import LocalPlace
 from localrun.api.moving.remote import WITH_RENAME, RemotePlace, file_system
 from localrun.errors import RunConfigError
+from localrun.model.urls import shown
 
 Place = LocalPlace | RemotePlace
 
@@ -62,7 +63,7 @@ def _system_of(system: str | None, path: str | os.PathLike[str] | None) -> tuple
     asked = (system or said or "here").lower()
     asked, said = _OTHER_NAMES.get(asked, asked), _OTHER_NAMES.get(said or "", said)
     if said is not None and said != asked and not {said, asked} <= {*_HERE}:
-        raise RunConfigError(f"path: {_without_password(path or '')} is not on the system {system!r}")
+        raise RunConfigError(f"path: {shown(path or '')} is not on the system {system!r}")
     return asked, path
 
 
@@ -85,12 +86,12 @@ def _remote(protocol: str, path: str | None, options: dict[str, Any], name: str 
     if path is None:
         path = _default(protocol, options, name)
     elif "::" in path:
-        raise RunConfigError(f"path: {_without_password(path)}: a file inside another can't hold a run")
+        raise RunConfigError(f"path: {shown(path)}: a file inside another can't hold a run")
     stripped = str(kind._strip_protocol(path)).rstrip("/")
     if protocol in WITH_RENAME and not stripped.startswith("/"):
         stripped = posixpath.join(_arrival(protocol, options), stripped)
     if not stripped.strip("/"):
-        raise RunConfigError(f"path: {_without_password(path)!r} names no folder on {protocol}")
+        raise RunConfigError(f"path: {shown(path)!r} names no folder on {protocol}")
     return RemotePlace(protocol, stripped, _url(protocol, stripped, options), options)
 
 
@@ -113,12 +114,6 @@ def _url(protocol: str, path: str, options: Mapping[str, Any]) -> str:
     """How the place is shown, and loaded again: without anything secret."""
     host = options.get("host")
     if host is None:
-        return f"{protocol}://{path.lstrip('/')}"
+        return shown(path if is_url(path) else f"{protocol}://{path.lstrip('/')}")
     port = f":{options['port']}" if options.get("port") else ""
     return f"{protocol}://{host}{port}/{path.lstrip('/')}"
-
-
-def _without_password(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    login, at, host = rest.partition("@")
-    return f"{scheme}://{login.partition(':')[0]}@{host}" if mark and at and ":" in login else url

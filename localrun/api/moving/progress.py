@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from localrun.model.sizes import size
 
@@ -18,7 +19,7 @@ class Progress:
     def __init__(self) -> None:
         self._doing = ""
         self._total = self._done = 0
-        self._shows = sys.stderr is not None and sys.stderr.isatty()
+        self._shows = _is_terminal(sys.stderr)
         self._next = time.monotonic() + _QUIET_S
         self._is_shown = False
 
@@ -50,3 +51,10 @@ class Progress:
             sys.stderr.flush()
         except (OSError, ValueError):
             self._shows = self._is_shown = False  # the terminal is gone: the copy goes on
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False  # there is none, it is closed, or something of the program's own

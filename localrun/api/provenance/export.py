@@ -65,6 +65,8 @@ def export(run: RunOrName, path: str | os.PathLike[str] | None = None) -> tuple[
     target = files.absolute(own if path is None else path, "path")
     if os.path.isdir(target):
         target = f"{target}/{own}"
+    if os.path.lexists(target) and (os.path.islink(target) or not os.path.isfile(target)):
+        raise RunConfigError(f"path: {target} is no plain file: it is not replaced")
     place, base = os.path.split(target)
     if f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(folder.path)}/"):
         raise RunConfigError(f"path: {target} is in the run's own folder, which doesn't change: choose another place")

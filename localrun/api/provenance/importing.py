@@ -22,7 +22,7 @@ from typing import Any
 
 from localrun import files, settings
 from localrun.api.moving.local import LocalPlace
-from localrun.api.moving.manifest import Contents, is_copied, misplaced
+from localrun.api.moving.manifest import Contents, is_copied, is_inside, misplaced, recorded
 from localrun.api.moving.progress import Progress
 from localrun.api.provenance.export import MANIFEST, SCHEMA
 from localrun.api.provenance.wellformed import PROVENANCE, RECORD, misfit
@@ -120,6 +120,12 @@ class _Header(tarfile.TarInfo):
         if not (self.isreg() or self.isdir()) and self.size > _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
         return super()._proc_member(tar)  # type: ignore[misc]
+
+    def _refuse_sparse(self, *_: object) -> None:
+        """Where a file has holes would be read into memory, however long that is."""
+        raise tarfile.ReadError("a file with holes")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
 class _Counted(io.FileIO):
@@ -280,6 +286,8 @@ def _checked(source: str, building: RunFolder) -> Record:
         wrong = misfit(record, RECORD) or misfit(run.provenance, PROVENANCE)
         if wrong is not None:
             raise TypeError(f"its {wrong} is none")
+        if not all(map(is_inside, recorded(record))):
+            raise TypeError("what it was given or returned lies elsewhere")
         if not all(map(artifacts.is_one, [*run.upstream_artifacts, *run.downstream_artifacts])):
             raise TypeError("an artifact is none")
     except OSError:

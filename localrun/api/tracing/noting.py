@@ -14,7 +14,7 @@ from typing import Any
 from localrun import files
 from localrun.api.tracing import current
 from localrun.errors import IllegalTransitionError, RunConfigError
-from localrun.model import artifacts, digests, times
+from localrun.model import artifacts, digests, times, urls
 from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
@@ -61,8 +61,9 @@ def log(folder: RunFolder, path: str | os.PathLike[str]) -> None:
         is no path of this machine's.
     """
     place = os.path.realpath(files.absolute(path, "path"))
-    if "://" in os.fsdecode(path) and not os.path.exists(place):
-        raise RunConfigError(f"path: {path} is a URL: write the file through localrun.open, which notes it")
+    if not os.path.exists(place) and "://" in os.fsdecode(path):
+        url = urls.shown(os.fsdecode(path))
+        raise RunConfigError(f"path: {url} is a URL: write the file through localrun.open, which notes it")
     is_folder = stat.S_ISDIR(os.stat(place).st_mode)
     found = [_made(file) for file in (_inside(place) if is_folder else [place])]
     with records.held(folder):  # its end would have to wait, and takes it in

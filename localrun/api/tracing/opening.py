@@ -18,14 +18,12 @@ from typing import Any, NamedTuple
 from localrun.api.tracing import current
 from localrun.api.tracing.noting import note
 from localrun.api.tracing.watched import BUFFER, Bytes, Watched
-from localrun.model import artifacts, digests, times
+from localrun.model import artifacts, digests, times, urls
 from localrun.model.artifacts import DOWNSTREAM, UPSTREAM
 from localrun.model.folder import RunFolder
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 _LOCAL = re.compile(r"(file|local)://(?=/)")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
-_SECRET = re.compile(r"(?i)([?&][^=&#]*(?:key|token|sig|secret|passw|auth|cred)[^=&#]*)=[^&#]*")
 
 
 class _Written(NamedTuple):
@@ -62,7 +60,8 @@ def open(  # noqa: A001 - that is what it is
         OSError, ValueError: as ``open``, or the URL's file system, has it.
     """
     if options or _is_url(url):
-        return _open_url(str(url), mode, buffering, encoding, errors, newline, options)
+        text = os.fsdecode(url) if isinstance(url, bytes | os.PathLike) else str(url)
+        return _open_url(text, mode, buffering, encoding, errors, newline, options)
     local = _without_scheme(url)
     file = builtins.open(local, mode, buffering, encoding, errors, newline)  # noqa: SIM115 - the caller's
     folders = current.folders()
@@ -245,5 +244,4 @@ def _name(url: str, opened: Any) -> str:
     protocol = opened.fs.protocol
     if "file" in ((protocol,) if isinstance(protocol, str) else protocol):
         return os.path.realpath(str(opened.path))
-    shown: str = _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1@", url))
-    return shown
+    return urls.shown(url)

@@ -7,6 +7,7 @@ looks after it. So whoever meets an active block whose lock is free ends it in i
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from localrun.engine.queue import Queue
 from localrun.engine.supervision import conclusion
 from localrun.engine.supervision.outcome import Ending
 from localrun.engine.tracing.output import logslice
-from localrun.errors import NotARunError, RunExistsError, RunNotFoundError
+from localrun.errors import LocalrunError, NotARunError, RunExistsError, RunNotFoundError
 from localrun.model import journal
 from localrun.model import record as records
 from localrun.model.folder import SUPERVISOR_BYTE, RunFolder
@@ -25,22 +26,25 @@ from localrun.model.record import Record
 from localrun.model.status import CONTEXT, Reason, RunStatus
 
 _held: dict[str, files.ByteLock] = {}  # the locks of this process's blocks, by uid
+# Blocks that have ended, which could not be written, on a full disk, say: they stay ours until it can.
+_unwritten: dict[str, tuple[RunFolder, Ending, files.ByteLock]] = {}
 
 
 def begin(queue: Queue, record: Record, path: str, provenance: Callable[[], bytes], *, delete: bool) -> None:
     """Make the folder of a block that this process enters, and its record, RUNNING.
 
     ``provenance`` gives the content of its ``provenance.json``, asked for as late as that can be. A run there that has
-    ended is archived, or with ``delete`` deleted, in the same step.
+    ended is archived, and with ``delete`` deleted from there once the new one has its record.
 
     Raises:
         RunExistsError: the place is taken: by a run that has not ended, or by something that is no run.
+        OSError: it can't be written; nothing is there then but what was there before.
     """
     folder = RunFolder(path, record["uid"])
     queue.prepare()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with queue.lock():
-        _make_way(path, delete)
+        archived = _make_way(path)
         lock = _claim(folder)
     try:
         for needed in (folder.checkpoints, folder.logs, folder.resumption_logs(0)):
@@ -53,22 +57,63 @@ def begin(queue: Queue, record: Record, path: str, provenance: Callable[[], byte
         journal.note(folder)
         files.replace(folder.record, records.encode(record), sync=True)
     except BaseException:
-        lock.release()
+        try:
+            with queue.lock():
+                _remove(path)
+                if archived is not None:
+                    with journal.Change(archived, path):
+                        os.rename(archived, path)
+        finally:
+            lock.release()
         raise
     _held[record["uid"]] = lock
+    if delete and archived is not None:
+        _remove(archived)
+
+
+def _remove(path: str) -> None:
+    import shutil
+
+    with journal.Change(path):
+        shutil.rmtree(path)
 
 
 def end(queue: Queue, folder: RunFolder, ending: Ending) -> Record:
-    """Write how a block of this process ended. Its lock is given back in any case: else nobody could say so later."""
-    lock = _held.pop(str(folder.uid))
-    try:
-        record = _conclude(folder, ending)
-    finally:
-        lock.release()
+    """Write how a block of this process ended.
+
+    Raises:
+        OSError: that can't be written now. It is, when this process looks at the run again, or ends, and it can be.
+    """
+    record = _write_end(folder, ending, _held.pop(str(folder.uid)))
     if queue.exists():  # what starts after it may be waiting
         submission.ensure_progress(queue)
         queue.wake("")
     return record
+
+
+def _write_end(folder: RunFolder, ending: Ending, lock: files.ByteLock) -> Record:
+    try:
+        record = _conclude(folder, ending)
+    except OSError:
+        _unwritten[str(folder.uid)] = folder, ending, lock
+        raise
+    except BaseException:
+        lock.release()
+        raise
+    lock.release()
+    return record
+
+
+@atexit.register
+def _write_ends() -> None:
+    while _unwritten:
+        folder, ending, lock = _unwritten.popitem()[1]
+        try:
+            _conclude(folder, ending)
+        except (OSError, LocalrunError):
+            pass  # whoever looks at the run finds that it was lost
+        finally:
+            lock.release()
 
 
 def is_mine(uid: str) -> bool:
@@ -80,7 +125,10 @@ def end_if_lost(folder: RunFolder, record: Record) -> Record:
     """The record of a block, ended if it is active and its process is gone."""
     if record["run_type"] != CONTEXT or not records.status(record).is_active():
         return record
+    unwritten = _unwritten.pop(str(record["uid"]), None)
     try:
+        if unwritten is not None:
+            return _write_end(*unwritten)
         if os.stat(folder.path).st_uid != os.geteuid():
             return record  # another's: what lies there may lead anywhere, and what we wrote he could not read
         lock = files.ByteLock.try_acquire(folder.lock, SUPERVISOR_BYTE)
@@ -110,23 +158,18 @@ def _conclude(folder: RunFolder, ending: Ending) -> Record:
     return records.update(folder, change, sync=True)
 
 
-def _make_way(path: str, delete: bool) -> None:
-    """Move an ended run out of the way. The caller holds the queue lock."""
+def _make_way(path: str) -> str | None:
+    """Move an ended run out of the way; returns where it is then. The caller holds the queue lock."""
     folder = RunFolder(path)
     try:
         there = end_if_lost(folder, records.read(folder))
     except (RunNotFoundError, NotARunError):
-        return  # what else there may be is found when the place is claimed
+        return None  # what else there may be is found when the place is claimed
     if not records.status(there).is_terminal():
         raise RunExistsError(
             f"run {there['name']} is {there['status']} already: wait for it, stop it, or choose another name"
         )
-    archived = submission.archive(path, there["uid"])
-    if delete:
-        import shutil
-
-        with journal.Change(archived):
-            shutil.rmtree(archived)
+    return submission.archive(path, there["uid"])
 
 
 def _claim(folder: RunFolder) -> files.ByteLock:
@@ -153,9 +196,10 @@ def _is_half_made(folder: RunFolder) -> bool:
 
 def _disown() -> None:
     """A forked child has copies of the locks, which would make a lost block look alive."""
-    for lock in _held.values():
+    for lock in (*_held.values(), *(lock for _, _, lock in _unwritten.values())):
         lock.disown()
     _held.clear()
+    _unwritten.clear()
 
 
 os.register_at_fork(after_in_child=_disown)

@@ -36,14 +36,16 @@ class Turns:
     def __init__(self, times: str, out: Stream, err: Stream) -> None:
         self._times = times
         self._others = {out: err, err: out}
+        self._last = out  # to which Python wrote
         self._noted = {out: 0, err: 0}
 
     def take(self, stream: Stream) -> None:
         """Python is about to write to this stream."""
         other = self._others[stream]
         if other.size() != self._noted[other]:
-            self._note(stream)  # it was there before: Python wrote it last
-            self._note(other)
+            self._note(self._last)  # what others wrote since to the other one came later
+            self._note(self._others[self._last])
+        self._last = stream
 
     def _note(self, stream: Stream) -> None:
         size = stream.size()
@@ -140,7 +142,9 @@ class Stream:
     def since(self, position: int | None = None) -> tuple[int, bytes]:
         """How long the log is, and what it has from a position on."""
         length = self.size()
-        return length, b"" if position is None else os.pread(self.unshown, length - position, position)
+        if position is None or self.unshown < 0:
+            return length, b""
+        return length, os.pread(self.unshown, length - position, position)
 
     def add_forked(self, data: bytes) -> None:
         """Write to the log in a child process, whose parent shows it."""
