@@ -21,7 +21,7 @@ from localrun.engine.gpus import leasefolder
 
 _MOST_READ = 1 << 14
 _MOST_SHOWN = 256
-_ATTEMPTS = 5
+_ATTEMPTS = 100  # lock files that are removed on release may go between opening and locking them, several times
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
 
 
