@@ -12,7 +12,6 @@ import sys
 
 from localrun import files, settings
 from localrun.engine import processes
-from localrun.engine.dispatch.log import Log, traceback
 from localrun.engine.launchers import surroundings
 from localrun.engine.queue import Queue
 from localrun.errors import SystemFailureError
@@ -61,6 +60,7 @@ def main(home: str) -> None:
     os.setsid()
     _become_nobodys()
     from localrun.engine.dispatch.dispatcher import Dispatcher
+    from localrun.engine.dispatch.log import Log, traceback
 
     queue = Queue(home)
     lock = files.ProcessLock.try_acquire(queue.dispatcher_lock)
