@@ -32,21 +32,27 @@ FIRST_OF_OURS = 10
 _FLOCK = "hhqqi4x"
 
 
-def absolute(path: str | os.PathLike[str], field: str) -> str:
-    """A path from the root on, ``~`` expanded.
-
-    RunConfigError if it is none, is empty, or begins in a folder that was removed.
-    """
+def text_of(path: str | os.PathLike[str], field: str, what: str = "a path") -> str:
+    """A path as text, as it is. RunConfigError if it is no path, is empty, or no file can be called so."""
     try:
         text = os.fsdecode(path)
     except TypeError:
-        raise RunConfigError(f"{field}: must be a path, not of type {type(path).__name__}") from None
+        raise RunConfigError(f"{field}: must be {what}, not of type {type(path).__name__}") from None
     if not text or "\0" in text:
         raise RunConfigError(f"{field}: {'has a null byte in it' if text else 'is empty'}")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise RunConfigError(f"{field}: {text!r} can't be the name of a file") from None
+    return text
+
+
+def absolute(path: str | os.PathLike[str], field: str) -> str:
+    """A path from the root on, ``~`` expanded.
+
+    RunConfigError if it is none (see `text_of`), or begins in a folder that was removed.
+    """
+    text = text_of(path, field)
     try:
         return os.path.abspath(os.path.expanduser(text))
     except FileNotFoundError:

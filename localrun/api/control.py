@@ -178,11 +178,9 @@ def write(folder: RunFolder, data: Any, path: str) -> None:
 
 def checked_name(path: str | os.PathLike[str]) -> str:
     """The path of a file of the user's own inside a run's folder. RunConfigError if it is any other."""
-    if not isinstance(path, str | os.PathLike):
-        raise RunConfigError(f"path: must be a path inside the run's folder, not of type {type(path).__name__}")
-    path = os.fspath(path)
+    path = files.text_of(path, "path", "a path inside the run's folder")
     parts = path.split("/")
-    if "\0" in path or os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
+    if os.path.isabs(path) or not all(parts) or any(part in (".", "..") for part in parts):
         raise RunConfigError(f"path: {path!r} must be a relative path inside the run's folder, without '..'")
     if is_own(path):
         raise RunConfigError(f"path: {path!r} is one of the run's own files")

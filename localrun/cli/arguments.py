@@ -12,6 +12,7 @@ from localrun import settings
 from localrun.api.runs import get_run, get_runs
 from localrun.errors import RunConfigError, RunNotFoundError
 from localrun.model.status import RunStatus
+from localrun.model.urls import shown
 
 if TYPE_CHECKING:
     from localrun.api.run import Run
@@ -28,8 +29,9 @@ def one_run(text: str) -> Run:
     """
     text = text.removeprefix("file://")
     if "://" in text:
-        how = f"copy it here in Python, localrun.run(path={text!r}).to('here')"
-        raise RunConfigError(f"{text}: the command line is for runs on this machine: {how}")
+        url = shown(text)
+        how = f"copy it here in Python, localrun.run(path={url!r}).to('here')"
+        raise RunConfigError(f"{url}: the command line is for runs on this machine: {how}")
     if "/" in text:
         from localrun.api.run import Run
 

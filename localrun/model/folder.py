@@ -9,17 +9,24 @@ RECORD_BYTE = 0
 SUPERVISOR_BYTE = 1
 # The folder beside the runs in which deleted and replaced ones lie.
 ARCHIVE = ".archive"
-_OWN = {
+_FILES = {
     "config.json", "function.pkl", "inputs.pkl", "result.pkl", "exception.pkl", "parameters.yaml", "provenance.json",
-    "export.json", "artifacts.jsonl", "logs", "telemetry", "work", "venv", "code",
+    "export.json", "artifacts.jsonl",
 }  # fmt: skip
+_FOLDERS = {"logs", "telemetry", "work", "venv", "code"}
 
 
 def is_own(path: str) -> bool:
     """True if what has that path inside a run's folder is the run's own, and not something that its program made."""
     first = path.partition("/")[0]
     of_rank = first.endswith(".pkl") and first.startswith(("result.", "exception."))
-    return first in _OWN or of_rank or first.startswith(".")
+    return first in _FILES or first in _FOLDERS or of_rank or first.startswith(".")
+
+
+def is_misshapen(path: str, *, is_folder: bool) -> bool:
+    """True for a folder, or what is in one, that is called like one of the run's own files, or the other way round."""
+    first, inside, _ = path.partition("/")
+    return first in (_FILES if is_folder or inside else _FOLDERS)
 
 
 def may_be_link(path: str) -> bool:

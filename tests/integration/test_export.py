@@ -529,6 +529,17 @@ class TestArchivesThatLie:
 
         self.refused(change(archive, edit), home, "can't be read")
 
+    def test_a_manifest_of_another_version(self, archive: Path, home: Home) -> None:
+        def edit(info: tarfile.TarInfo, data: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+            newer = b'{"schema": 2, "localrun": "9.1", "files": []}'
+            return [(info, newer if info.name.endswith("export.json") else data)]
+
+        self.refused(change(archive, edit), home, r"made by another localrun \(9.1\)")
+
+    @pytest.mark.parametrize("name", ["config.json/", "config.json/x", "inputs.pkl/", "logs", "work"])
+    def test_what_has_another_ones_name(self, archive: Path, home: Home, name: str) -> None:
+        self.refused(self.added(archive, f"run/{name}"), home, "none of a run's")
+
     def added(self, archive: Path, *names: str) -> Path:
         """The archive with these files and, by a / at their ends, folders in front of all."""
 
@@ -581,6 +592,16 @@ class TestArchivesThatLie:
             short.write_bytes(strange)
             self.refused(short, home, "damaged|breaks off")
         assert localrun.import_run(archive).name == "run"
+
+
+def test_a_taken_name_is_refused_before_all_is_unpacked(root: Path, home: Home) -> None:
+    archive = Path(localrun.export_run(execute("run", "true"), home.place))
+    archive.write_bytes(archive.read_bytes()[:-100])
+    for name in (None, "run"):
+        with pytest.raises(RunExistsError, match="import it under another name"):
+            localrun.import_run(archive, name)
+    with pytest.raises(RunConfigError, match="damaged"):
+        localrun.import_run(archive, "other")
 
 
 def test_an_import_that_is_killed_leaves_nothing_that_lasts(root: Path, home: Home) -> None:

@@ -188,18 +188,24 @@ def _to_remote(run: Run, source: places.Place, target: RemotePlace, record: Reco
         made, text = transfer.copy_files(run, source, place, record, progress)
         place.put(MANIFEST, made.encode())
         transfer.check(place, made.without(RECORD), progress)
-        if place.marker() != mine:
-            raise RunExistsError(f"{target.url}: another process copies a run to the same place")
+        _check_is_mine(place, mine, target)
         place.put(RECORD, text)
         transfer.check(place, Contents({RECORD: made.files[RECORD]}), progress)
-        if place.marker() != mine:  # another process had begun before the record was there
-            place.remove(RECORD)
-            raise RunExistsError(f"{target.url}: another process copies a run to the same place")
+        try:
+            _check_is_mine(place, mine, target)
+        except RunExistsError:
+            place.remove(RECORD)  # the other one had begun before it was there
+            raise
         place.remove(MARKER)
     if there is not None:
         target.move(_free_archive(target, f"{base}.{there['uid']}"))
         place.move(target)
     return RemoteRun.at(target, trust=run.is_trusted)
+
+
+def _check_is_mine(place: RemotePlace, mine: bytes, target: RemotePlace) -> None:
+    if place.marker() != mine:
+        raise RunExistsError(f"{target.url}: another process copies a run to the same place")
 
 
 def _existing_remote(place: RemotePlace, *, overwrite: bool) -> Record | None:

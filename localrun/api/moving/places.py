@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from localrun import settings
+from localrun import files, settings
 from localrun.api.moving.local import LocalPlace
 from localrun.api.moving.remote import WITH_RENAME, RemotePlace, file_system
 from localrun.errors import RunConfigError
@@ -54,9 +54,7 @@ def find(
 def _system_of(system: str | None, path: str | os.PathLike[str] | None) -> tuple[str, str | None]:
     if path is None and is_url(system):
         system, path = None, system
-    if not isinstance(path, str | os.PathLike | None):
-        raise RunConfigError(f"path: must be a path or a URL, not of type {type(path).__name__}")
-    path = None if path is None else os.fspath(path)
+    path = None if path is None else files.text_of(path, "path", "a path or a URL")
     said = path.partition("://")[0].lower() if path is not None and is_url(path) else None
     if system is not None and not isinstance(system, str):
         raise RunConfigError("system: must be 'here' or the name of a file system of fsspec's, such as 's3' or 'sftp'")

@@ -32,7 +32,7 @@ from localrun.engine.queue import Queue
 from localrun.errors import RunConfigError, RunExistsError, RunNotFoundError, SystemFailureError
 from localrun.model import artifacts, journal
 from localrun.model import record as records
-from localrun.model.folder import RunFolder, may_be_link
+from localrun.model.folder import RunFolder, is_misshapen, may_be_link
 from localrun.model.names import validate_name
 from localrun.model.record import Record
 from localrun.model.trust import mark
@@ -93,7 +93,7 @@ def _clear(building: RunFolder) -> None:
 
 
 def _import(source: str, building: RunFolder, queue: Queue, name: str | None, trust: bool) -> Run:
-    archive = _Archive(source, building)
+    archive = _Archive(source, building, name)
     archive.unpack()
     archive.verify()
     record = _checked(source, building)
@@ -106,11 +106,16 @@ def _import(source: str, building: RunFolder, queue: Queue, name: str | None, tr
         mark(building, source)
     LocalPlace(building.path).finish(Contents({}, archive.links))
     with queue.lock():
-        if os.path.lexists(target.path):
-            raise RunExistsError(f"{target.path} exists already: import it under another name (--name)")
+        _check_free(record["name"])
         with journal.Change(building.path, target.path):
             os.rename(building.path, target.path)
     return Run.load(target.path)
+
+
+def _check_free(name: str) -> None:
+    path = f"{settings.runs_dir()}/{name}"
+    if os.path.lexists(path):
+        raise RunExistsError(f"{path} exists already: import it under another name (--name)")
 
 
 class _Header(tarfile.TarInfo):
@@ -145,9 +150,10 @@ class _Counted(io.FileIO):
 class _Archive:
     """An archive on its way into the folder that is being made."""
 
-    def __init__(self, source: str, building: RunFolder) -> None:
+    def __init__(self, source: str, building: RunFolder, name: str | None) -> None:
         self._source = source
         self._building = building
+        self._name = name
         self._top: str | None = None
         self._found: dict[str, dict[str, Any]] = {}
         self.links: dict[str, str] = {}
@@ -204,9 +210,12 @@ class _Archive:
             raise self._refused(f"{info.name!r} is no plain file or folder")
         if len(parts) > _DEEPEST:
             raise self._refused(f"{'/'.join(parts[:3])!r} has folders in folders, {len(parts)} of them")
-        self._top = self._top or parts[0]
+        if self._top is None:
+            self._top = parts[0]
+            _check_free(self._name or self._top)  # before all of it is unpacked
         path = "/".join(parts[1:])
-        if parts[0] != self._top or not path or not is_copied(parts[1]):
+        is_strange = not path or not is_copied(parts[1]) or is_misshapen(path, is_folder=info.isdir())
+        if parts[0] != self._top or is_strange:
             raise self._refused(f"{info.name!r} is none of a run's")
         return path
 
@@ -231,15 +240,18 @@ class _Archive:
         """Hold what was unpacked against what the manifest says; keep the latter."""
         if self._manifest is None:
             raise self._refused("it breaks off, or isn't one that 'localrun export' made")
+        manifest: dict[str, Any] = {}
         try:
-            manifest = json.loads(self._manifest)
-            schema, expected = manifest["schema"], dict(manifest["files"].items())
-            self.links = {name: os.path.normpath(target) for name, target in manifest.get("links", {}).items()}
+            manifest |= json.loads(self._manifest)
+            is_ours = manifest["schema"] == SCHEMA
+            expected = dict(manifest["files"].items()) if is_ours else {}
+            links = manifest.get("links", {}) if is_ours else {}
+            self.links = {name: os.path.normpath(target) for name, target in links.items()}
             odd = self._misplaced()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._refused(f"its {MANIFEST} can't be read") from None
-        if schema != SCHEMA:
-            raise self._refused(f"it was made by another localrun ({manifest.get('localrun')})")
+        if not is_ours:
+            raise self._refused(f"it was made by another localrun ({str(manifest.get('localrun'))[:_MOST_TOLD]})")
         if expected != self._found:
             wrong = sorted({*expected, *self._found}, key=lambda path: expected.get(path) == self._found.get(path))
             raise self._refused(f"{wrong[0]!r} is not as it was exported")

@@ -99,8 +99,7 @@ def _enter(run: Block) -> None:
         with Gathering(record["cwd"]) as provenance:
             block.begin(Queue(record["home"]), record, folder.path, provenance.file, delete=run._options.overwrite)
     except OSError as error:
-        why = f"{error.strerror or error} ({error.filename or folder.path})"
-        raise SystemFailureError(f"run {record['name']} could not be begun in {folder.path}: {why}") from error
+        raise _not_begun(folder, record, error) from error
     run._record, run._folder = record, RunFolder(folder.path, record["uid"])
     try:
         capture.begin(run._folder)
@@ -112,7 +111,14 @@ def _enter(run: Block) -> None:
             capture.end(run._folder)
         finally:
             _end(run, error)
+        if isinstance(error, OSError):
+            raise _not_begun(run._folder, record, error) from error
         raise
+
+
+def _not_begun(folder: RunFolder, record: Record, error: OSError) -> SystemFailureError:
+    why = f"{error.strerror or error} ({error.filename or folder.path})"
+    return SystemFailureError(f"run {record['name']} could not be begun in {folder.path}: {why}")
 
 
 def _watch_files(run: Block) -> Watch | None:

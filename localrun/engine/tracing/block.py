@@ -106,14 +106,11 @@ def _write_end(folder: RunFolder, ending: Ending, lock: files.ByteLock) -> Recor
 
 @atexit.register
 def _write_ends() -> None:
-    while _unwritten:
-        folder, ending, lock = _unwritten.popitem()[1]
+    for uid in [*_unwritten]:
         try:
-            _conclude(folder, ending)
+            _write_end(*_unwritten.pop(uid))
         except (OSError, LocalrunError):
-            pass  # whoever looks at the run finds that it was lost
-        finally:
-            lock.release()
+            pass  # whoever looks at the run finds that it was lost: the lock goes with this process
 
 
 def is_mine(uid: str) -> bool:
