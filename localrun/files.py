@@ -230,9 +230,13 @@ class ByteLock:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, 0))
         return cls(fd, 0)
 
+    def unlock(self) -> None:
+        """Give the lock back, also when another process has a copy of the descriptor, which stays open."""
+        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))
+
     def release(self) -> None:
         """Give the lock back, also when a forked process has a copy of the descriptor."""
-        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))
+        self.unlock()
         os.close(self.fd)
 
     def disown(self) -> None:

@@ -150,6 +150,18 @@ def find_processes(*entries: str) -> list[Seen]:
     return found
 
 
+def witness_at_work(home: str | os.PathLike[str]) -> Seen:
+    """The process that looks at the files which a block opens, once it does: at first it is a shell that waits."""
+
+    def found() -> list[Seen]:
+        there = find_processes(f"LOCALRUN_HOME={os.fspath(home)}")
+        return [each for each in there if "witnessprogram" in each.command and not each.command.startswith("/bin/sh")]
+
+    (process,) = wait_until(found)
+    return process
+
+
+
 def kill(pid: int | None, number: int = signal.SIGKILL) -> bool:
     """Signal a process; False if it is gone already."""
     if pid is None or pid <= 1:

@@ -1,14 +1,14 @@
-"""What ``trace_files=True`` costs a program that opens many files.
+"""What ``trace_files=True`` costs a program that opens many files: a traced block of it with, and without.
 
-Another process looks at the files. The end of the block doesn't wait for it; the end of the program does, which is told
-apart.
+Another process looks at the files, most of them when the block is over. The end of the block doesn't wait for it; the
+end of the program does, which is told apart.
 
     python tests/benchmarks/trace_files.py [FILES] [ROUNDS]
 
 Four programs: one that reads compressed samples and unpacks them, as what feeds a training does; one that reads JSON
 documents and works with them; one that writes them; and one that does nothing but read files that are in memory, which
-is the worst there can be. Each is measured in a process of its own, alone and then watched or the other way round: an
-audit hook stays for as long as its process.
+is the worst there can be. Each time is that of a process of its own, with and then without or the other way round. A
+machine whose speed varies more than what is to be measured needs many rounds.
 """
 
 from __future__ import annotations
@@ -18,126 +18,124 @@ import os
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import localrun
 from localrun.engine.tracing.files import audit
-from localrun.model.folder import RunFolder
 
 AIM = 1.05
 
-Program: TypeAlias = Callable[[], None]
-Times: TypeAlias = tuple[float, float]  # seconds until the end of the block, and until all is noted
+Program: TypeAlias = Callable[[int], None]
+
+
+class Times(NamedTuple):
+    """Seconds until the end of the block, and until all is noted."""
+
+    block: float
+    noted: float
+
+
+def load(count: int) -> None:
+    """Read compressed samples, and unpack them."""
+    for number in range(count):
+        with open(f"samples/{number}.z", "rb") as file:
+            zlib.crc32(zlib.decompress(file.read()))
+
+
+def work(count: int) -> None:
+    """Read JSON documents, and work with them."""
+    total = 0.0
+    for number in range(count):
+        with open(_document(number)) as file:
+            total += sum(entry["score"] for entry in json.load(file))
+
+
+def write(count: int) -> None:
+    """Write documents."""
+    for number in range(count):
+        with open(f"made/{number}.json", "w") as file:
+            file.write("word " * 600)
+
+
+def read(count: int) -> None:
+    """Read documents."""
+    for number in range(count):
+        with open(_document(number)) as file:
+            file.read()
+
+
+PROGRAMS = {program.__name__: program for program in (load, work, write, read)}
 
 
 def main() -> None:
-    """Measure each program alone and watched."""
+    """Measure each program with and without."""
+    if sys.argv[1:2] == ["--once"]:
+        return once(sys.argv[2], int(sys.argv[3]), trace_files=sys.argv[4] == "True")
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 15
     place = Path(tempfile.mkdtemp(prefix="localrun-benchmark-"))
     os.environ["LOCALRUN_HOME"] = str(place / "home")
     try:
-        for program in programs(place, count):
-            program()  # once, to warm up caches
-            measure(program, place, count, rounds)
+        prepare(place, count)
+        for program in PROGRAMS:
+            measure(program, count, rounds)
     finally:
         shutil.rmtree(place)
+    return None
 
 
-def programs(place: Path, count: int) -> list[Program]:
-    """The programs, whose working folder this becomes, and the files that they read."""
-    text = json.dumps([{"id": number, "text": "word " * 8, "score": number / 2} for number in range(40)])
-    paths = [str(place / "data" / str(number % 100) / f"{number}.json") for number in range(count)]
-    for path in paths:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        Path(path).write_text(text)
-    made, samples = place / "made", place / "samples"
-    made.mkdir()
-    samples.mkdir()
-    sample = zlib.compress(random.Random(0).randbytes(16 << 10) * 4)
-    for number in range(count):
-        Path(samples / f"{number}.z").write_bytes(sample)
+def prepare(place: Path, count: int) -> None:
+    """Make the files that the programs read, in what becomes the working folder."""
     os.chdir(place)
-
-    def load() -> None:
-        for number in range(count):
-            with open(f"samples/{number}.z", "rb") as file:
-                zlib.crc32(zlib.decompress(file.read()))
-
-    def work() -> None:
-        total = 0.0
-        for path in paths:
-            with open(path) as file:
-                total += sum(entry["score"] for entry in json.load(file))
-
-    def write() -> None:
-        for number in range(count):
-            with open(made / f"{number}.json", "w") as file:
-                file.write(text)
-
-    def read() -> None:
-        for path in paths:
-            with open(path) as file:
-                file.read()
-
-    return [load, work, write, read]
+    text = json.dumps([{"id": number, "text": "word " * 8, "score": number / 2} for number in range(40)])
+    sample = zlib.compress(random.Random(0).randbytes(16 << 10) * 4)
+    Path("made").mkdir()
+    for number in range(count):
+        for path, data in ((_document(number), text.encode()), (f"samples/{number}.z", sample)):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            Path(path).write_bytes(data)
 
 
-def measure(program: Program, place: Path, count: int, rounds: int) -> None:
-    """Print what it takes alone and watched, and the ratio: the median of the rounds'."""
-    alone, watched = [], []
+def _document(number: int) -> str:
+    return f"data/{number % 100}/{number}.json"
+
+
+def measure(program: str, count: int, rounds: int) -> None:
+    """Print what it takes with and without, and the ratios."""
+    times: dict[bool, list[Times]] = {False: [], True: []}
     for number in range(rounds):
-        for is_watched in (number % 2 == 0, number % 2 == 1):
-            times = in_a_process(program, RunFolder(place / "run", "uid"), count if is_watched else None)
-            (watched if is_watched else alone).append(times)
-    print(f"{program.__name__}: {count} files, {rounds} rounds")
-    print(f"  {'alone':<20} {statistics.median(block for block, _ in alone) * 1000:9.1f} ms")
-    for index, until in enumerate(("watched", "until all is noted")):
-        taken = statistics.median(each[index] for each in watched)
-        ratio = statistics.median(its[index] / mine[0] for its, mine in zip(watched, alone, strict=True))
+        for trace_files in (number % 2 == 0, number % 2 == 1):
+            command = [sys.executable, __file__, "--once", program, str(count), str(trace_files)]
+            times[trace_files].append(Times(*json.loads(subprocess.check_output(command))))
+    print(f"{program}: {count} files, {rounds} rounds")
+    plain, traced = times[False], times[True]
+    print(f"  {'without':<20} {statistics.median(each.block for each in plain) * 1000:9.1f} ms")
+    for until, index in (("with", 0), ("until all is noted", 1)):
+        median = statistics.median(each[index] for each in traced)
+        ratio = statistics.median(its[index] / mine.block for its, mine in zip(traced, plain, strict=True))
         aim = f"   (aim: at most {AIM:g})" if index == 0 else ""
-        print(f"  {until:<20} {taken * 1000:9.1f} ms   {ratio:6.2f} x alone{aim}")
+        print(f"  {until:<20} {median * 1000:9.1f} ms   {ratio:6.2f} x without{aim}")
 
 
-def in_a_process(program: Program, folder: RunFolder, count: int | None) -> Times:
-    """The times of the program in a fork of this process, watched if ``count`` files are to be seen."""
-    mine, its = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(its, json.dumps(in_this_process(program, folder, count)).encode())
-        except BaseException:
-            traceback.print_exc()
-        os._exit(0)
-    os.close(its)
-    with open(mine, "rb") as line:
-        said = line.read()
-    os.waitpid(pid, 0)
-    block, all_noted = json.loads(said)
-    return block, all_noted
-
-
-def in_this_process(program: Program, folder: RunFolder, count: int | None) -> Times:
-    """The times of the program here."""
-    os.mkdir(folder.path)
-    start = time.perf_counter()
-    watch = None if count is None else audit.start(folder, True)
-    program()
-    if watch is not None:
-        watch.stop()
-    block = time.perf_counter() - start
+def once(program: str, count: int, *, trace_files: bool) -> None:
+    """Print the times of the program in this process."""
+    with localrun.run(name="before", overwrite=True, trace_files=trace_files):
+        pass  # what is imported for a first block
+    begin = time.perf_counter()
+    with localrun.run(name="run", overwrite=True, trace_files=trace_files) as run:
+        PROGRAMS[program](count)
+    block = time.perf_counter() - begin
     audit.settle()  # as the end of the program does
-    all_noted = time.perf_counter() - start
-    if watch is not None:
-        assert Path(folder.artifacts).read_bytes().count(b"sha256:") == count
-    shutil.rmtree(folder.path)
-    return block, all_noted
+    noted = time.perf_counter() - begin
+    assert len(run.upstream_artifacts + run.downstream_artifacts) == (count if trace_files else 0)
+    print(json.dumps([block, noted]))
 
 
 if __name__ == "__main__":

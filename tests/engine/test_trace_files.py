@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import textwrap
@@ -19,14 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support import Home, find_processes, kill, run_python, wait_until
+from support import Home, find_processes, kill, run_python, wait_until, witness_at_work
 
-from localrun.engine.tracing.files import audit, reminder
+from localrun.engine.tracing.files import audit, opened
 from localrun.errors import RunConfigError
 from localrun.model import catalogue
 from localrun.model.folder import RunFolder
 
 MANY = 2000  # with so many a witness looks at them
+
 
 
 @pytest.fixture
@@ -334,31 +334,45 @@ def test_threads_that_start_and_stop_miss_nothing(home: Home, project: Path) -> 
         sys.setswitchinterval(interval)
 
 
-def test_a_witness_that_is_killed_is_told_of(home: Home, project: Path) -> None:
-    with pytest.warns(RuntimeWarning, match="not all files that were opened are recorded"), traced(home) as noted:
+@pytest.mark.parametrize("when", ["asleep", "at work"])
+def test_what_a_killed_witness_leaves_the_program_looks_at(home: Home, project: Path, when: str) -> None:
+    with traced(home) as noted:
         for number in range(MANY):
             Path(f"{number}.out").write_text("x")
-        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
-        kill(process.pid)
+        if when == "at work":
+            witness_at_work(home.path)
+        for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+            kill(process.pid)
         wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
         for number in range(MANY):
             Path(f"{number}.more").write_text("x")
-    assert noted("downstream")["0.more"] == known("x")
+    assert noted("downstream") == {f"{number}.{kind}": known("x") for number in range(MANY) for kind in ("out", "more")}
+
+
+def test_what_it_had_given_back_is_told_of(home: Home, project: Path) -> None:
+    message = "not all files that were opened are recorded"
+    with pytest.warns(RuntimeWarning, match=message), traced(home) as noted:
+        for _ in range(300):
+            for number in range(100):
+                open(f"{number}.{'x' * 100}", "w").close()  # so that there is more than is kept
+        (watch,) = audit._watches
+        process = witness_at_work(home.path)
+        wait_until(lambda: os.lseek(watch._opened.fd, 0, os.SEEK_DATA) > 0)
+        kill(process.pid)
+        wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+        Path("last.txt").write_text("x")
+    assert noted("downstream")["last.txt"] == known("x")
 
 
 def test_nobody_waits_for_a_witness_that_is_behind(home: Home, project: Path) -> None:
     with traced(home) as noted:
         for number in range(300):
             Path(f"{number}.out").write_text("x")
-        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
-        (watch,) = audit._watches
-        assert watch._witness is not None
-        watch._witness._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+        process = witness_at_work(home.path)
         os.kill(process.pid, signal.SIGSTOP)
         for number in range(5000):
             Path(f"{number}.out").write_text("y")
-        assert watch._witness._unsent
-        os.kill(process.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGCONT)
     assert noted("downstream") == {f"{number}.out": known("y") for number in range(5000)}
 
 
@@ -407,7 +421,7 @@ def test_no_process_is_left_for_a_witness(home: Home, processes: int) -> None:
         pytest.skip("needs to be root, to become a user who has no processes")
     code = """
         import os, resource, sys, warnings
-        from localrun.engine.tracing.files import audit
+        from localrun.engine.tracing.files import audit, sightings
         from localrun.model.folder import RunFolder
         warnings.simplefilter("error")
         os.chdir(sys.argv[1])
@@ -428,22 +442,19 @@ def test_no_process_is_left_for_a_witness(home: Home, processes: int) -> None:
 
 def test_a_program_that_is_killed_while_its_witness_is_behind(home: Home, project: Path) -> None:
     code = """
-        import signal, socket
-        from support import find_processes, wait_until
-        for number in range(300):
-            open(f"{number}.out", "w").close()
-        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
+        import signal
+        from support import witness_at_work
+        process = witness_at_work(os.environ["LOCALRUN_HOME"])
         os.kill(process.pid, signal.SIGSTOP)
-        watch._witness._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
-        while len(watch._witness._unsent) < 100_000:
-            open("x" * 200, "w").close()
+        for number in range(5000):
+            open(f"{number}.out", "w").close()
         print(process.pid, flush=True)
         os.kill(os.getpid(), 9)
     """
     program = run_watched(home, project, code, ok=False)
     os.kill(int(program.said), signal.SIGCONT)
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert len(program.made()) >= 256
+    assert len(program.made()) == 5000
 
 
 def test_a_program_without_standard_input(home: Home, project: Path) -> None:
@@ -474,55 +485,65 @@ def test_paths_of_other_types(home: Home, project: Path, many: int) -> None:
     assert len(noted("downstream")) == many
 
 
-def test_a_block_in_a_generator_that_is_closed_as_its_witness_starts(
-    home: Home, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = audit.witness.start
-
-    def closing(*arguments: Any) -> Any:
-        found = begun(*arguments)
-        generator.close()
-        return found
+def test_a_watch_that_ends_in_the_midst_of_an_event(home: Home, project: Path) -> None:
+    class Closing(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            generator.close()
+            return "old.txt"
 
     def work() -> Iterator[Callable[[str], dict[str, Any]]]:
         with traced(home) as noted:
             yield noted
 
-    monkeypatch.setattr(reminder, "_EVERY_S", 60)  # it would have been first
-    monkeypatch.setattr(audit.witness, "start", closing)
     generator = work()
     noted = next(generator)
-    for number in range(300):
-        Path(f"{number}.out").write_text("x")
-    assert len(noted("downstream")) >= 256
-
-
-def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path) -> None:
-    code = """
-        for number in range(1000):
-            open(f"{number}.out", "w").close()
-        os.kill(os.getpid(), 9)
-    """
-    program = run_watched(home, project, code, ok=False)
-    wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
-    assert 500 < len(program.made()) <= 1000
+    Path("out.txt").write_text("x")
+    sys.audit("open", Closing(), "r", 0)
+    Path("later.txt").write_text("x")
+    assert noted("downstream") == {"out.txt": known("x")}
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
-def test_a_program_that_opens_few_files_and_is_killed_later(home: Home, project: Path, end: str) -> None:
+@pytest.mark.parametrize("count", [1, 1000])
+def test_a_program_that_is_killed_leaves_what_it_opened(home: Home, project: Path, count: int, end: str) -> None:
     code = """
-        import time
         open("old.txt").close()
-        with open("new.txt", "w") as file:
-            file.write("new")
-        while watch.pending:
-            time.sleep(0.01)
-        exec(sys.argv[3])
+        for number in range(int(sys.argv[3])):
+            with open(f"{number}.out", "w") as file:
+                file.write("new")
+        exec(sys.argv[4])
     """
-    folder = run_watched(home, project, code, end, ok=False).folder
+    folder = run_watched(home, project, code, count, end, ok=False).folder
     wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
     assert [each["url"] for each in catalogue.of(folder, {}, "upstream")] == [str(project / "old.txt")]
-    assert [each["digest"] for each in catalogue.of(folder, {}, "downstream")] == [known("new")[1]]
+    assert [each["digest"] for each in catalogue.of(folder, {}, "downstream")] == [known("new")[1]] * count
+
+
+def test_what_is_read_is_looked_at_while_the_program_goes_on(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        Path("old.txt").read_text()
+        (watch,) = audit._watches
+        wait_until(lambda: catalogue.of(watch.folder, {}, "upstream"))
+        run_python("import sys; open(sys.argv[1], 'w').write('another')", project / "old.txt")
+    assert noted("upstream") == {"old.txt": known("old")}
+
+
+def test_what_others_changed_before_it_could_be_looked_at(home: Home, project: Path) -> None:
+    for number in range(MANY):
+        old(f"{number}.txt")
+    with traced(home) as noted:
+        for number in range(MANY):
+            Path(f"{number}.txt").read_text()
+        for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+            os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(0.05)  # files' times are some milliseconds behind
+    old("7.txt", "another")
+    os.utime("7.txt")
+    Path("8.txt").unlink()
+    for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+        os.kill(process.pid, signal.SIGCONT)
+    given = {f"{number}.txt": known("old") for number in range(MANY) if number != 8}
+    assert noted("upstream") == given | {"7.txt": (None, None)}
 
 
 def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> None:
@@ -536,7 +557,6 @@ def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> 
             if pid == 0:
                 os._exit(threading.active_count() - 1)
             assert os.waitpid(pid, 0)[1] == 0
-            audit._reminder.begin()
         watch.stop()
     """
     assert len(run_watched(home, project, code).made()) == 40
@@ -545,6 +565,7 @@ def test_a_program_that_forks_while_it_is_watched(home: Home, project: Path) -> 
 def test_a_child_that_is_forked_as_the_witness_starts_holds_up_nobody(home: Home, project: Path) -> None:
     code = """
         import signal, threading
+        watch.stop()
         children = []
         def fork():
             while not over.is_set():
@@ -556,17 +577,24 @@ def test_a_child_that_is_forked_as_the_witness_starts_holds_up_nobody(home: Home
         thread = threading.Thread(target=fork)
         thread.start()
         try:
-            for number in range(300):
-                open(f"{number}.out", "w").close()
+            for number in range(10):
+                folder = RunFolder(f"{sys.argv[2]}-{number}", "uid")
+                os.mkdir(folder.path)
+                watch = audit.start(folder, True)
+                for each in range(600):
+                    open(f"{each}.out", "w").close()
+                watch.stop()
         finally:
             over.set()
             thread.join()
-            for pid in children:
-                os.kill(pid, 9)
-                os.waitpid(pid, 0)
-        watch.stop()
+        audit.settle()
+        for pid in children:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
     """
-    assert len(run_watched(home, project, code).made()) == 300
+    folder = run_watched(home, project, code).folder
+    for number in range(10):
+        assert len(catalogue.of(RunFolder(f"{folder.path}-{number}"), {}, "downstream")) == 600
 
 
 def test_the_witness_keeps_no_descriptor_of_the_programs(home: Home, project: Path) -> None:
@@ -575,39 +603,56 @@ def test_the_witness_keeps_no_descriptor_of_the_programs(home: Home, project: Pa
             os.dup2(os.open(os.devnull, os.O_RDONLY), fd, inheritable=True)
     """
     code = """
-        from support import find_processes, wait_until
+        from support import wait_until, witness_at_work
         for number in range(300):
             open(f"{number}.out", "w").close()
-        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={os.environ['LOCALRUN_HOME']}"))
-        wait_until(lambda: sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2", "3"])
+        process = witness_at_work(os.environ["LOCALRUN_HOME"])
+        wait_until(lambda: sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2", "3", "4"])
         assert os.readlink(f"/proc/{process.pid}/fd/3").endswith("artifacts.jsonl")
         watch.stop()
     """
     assert len(run_watched(home, project, code, before=before).made()) == 300
 
 
-def test_much_that_is_opened_as_the_program_is_about_to_fork(home: Home, project: Path) -> None:
-    # What is registered first is called last: after the thread has ended for the fork, and before it may come back.
-    before = """
-        import threading
-        def open_many():
-            for number in range(300):
-                open(f"{number}.out", "w").close()
-            threads.append(threading.active_count())
-        threads = []
-        os.register_at_fork(before=open_many, after_in_parent=open_many)
-    """
+@pytest.mark.parametrize("full", [False, True])
+def test_more_than_there_is_room_for_at_first(home: Home, project: Path, full: bool) -> None:
+    """Nor is a program killed where there is no more room, as who writes into a mapped file on a full disk is."""
+    count = 12_000
     code = """
-        assert threading.active_count() == 2
-        if os.fork() == 0:
-            os._exit(0)
-        assert os.wait()
-        assert threads == [1, 1]
-        open_many()
-        assert threading.active_count() == 2
-        watch.stop()
+        import errno, warnings
+        from localrun.engine.tracing.files import opened
+        warnings.simplefilter("error")
+        if sys.argv[3] == "True":
+            def full(fd, size):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            opened._reserve = full
+        for number in range(int(sys.argv[4])):
+            open(f"{number}.{'x' * 80}", "w").close()
+        try:
+            watch.stop()
+        except RuntimeWarning as warning:
+            print(warning)
     """
-    assert len(run_watched(home, project, code, before=before).made()) == 300
+    program = run_watched(home, project, code, full, count)
+    if full:
+        assert "not all files that were opened could be recorded" in program.said
+        assert "No space left on device" in program.said
+        assert 5000 < len(program.made()) < count
+    else:
+        assert len(program.made()) == count
+
+
+def test_the_end_of_what_is_written_may_be_seen_before_it_is_all_there(tmp_path: Path) -> None:
+    records = [b"0\0/one\0\0\0;", b"0\0/two\0\0\0;", b"moved\0/a\0;b\0\0;"]
+    with open(tmp_path / "log", "w+b", buffering=0) as log:
+        log.truncate(1 << 20)
+        reader = opened.Reader(log.fileno())
+        assert reader.read(is_all=False) == []
+        os.pwrite(log.fileno(), records[0] + records[1][:2] + bytes(4) + records[1][6:] + records[2], 0)
+        assert reader.read(is_all=False) == [("0", "/one", "")]
+        os.pwrite(log.fileno(), records[1], len(records[0]))
+        assert reader.read(is_all=False) == [("0", "/two", ""), ("moved", "/a", ";b")]
+        assert reader.read(is_all=True) == []
 
 
 def test_a_forked_child_is_none_of_its_business(home: Home, project: Path) -> None:

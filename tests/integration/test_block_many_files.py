@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support import Home, find_processes, kill, run_python, wait_until
+from support import Home, kill, run_python, witness_at_work
 
 import localrun
 from localrun import files
@@ -46,7 +46,7 @@ def _held_up(home: Home, data: list[Path]) -> Iterator[localrun.Run]:
     """A block that has ended, while the process that looks at its files is stopped; that goes on afterwards."""
     with localrun.run(name="run", trace_files=True) as run:
         _read_all(data[: COUNT // 2])
-        (process,) = wait_until(lambda: find_processes(f"LOCALRUN_HOME={home.path}"))
+        process = witness_at_work(home.path)
         os.kill(process.pid, signal.SIGSTOP)
         _read_all(data)
     try:
@@ -57,7 +57,7 @@ def _held_up(home: Home, data: list[Path]) -> Iterator[localrun.Run]:
 
 
 def _go_on_soon(home: Home) -> None:
-    (process,) = find_processes(f"LOCALRUN_HOME={home.path}")
+    process = witness_at_work(home.path)
     threading.Timer(0.3, os.kill, (process.pid, signal.SIGCONT)).start()
 
 
@@ -180,7 +180,7 @@ def test_in_a_run_of_the_queue(home: Home, data: list[Path]) -> None:
 
 def test_one_that_is_killed_then_is_told_of(home: Home, data: list[Path]) -> None:
     with _held_up(home, data) as run:
-        (process,) = find_processes(f"LOCALRUN_HOME={home.path}")
+        process = witness_at_work(home.path)
         kill(process.pid)
         assert len(run.upstream_artifacts) < COUNT
         with pytest.warns(RuntimeWarning, match="not all files that were opened are recorded"):

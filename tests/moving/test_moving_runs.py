@@ -552,9 +552,9 @@ def test_a_long_copy_shows_how_far_it_is(home: Home, tmp_path: Path, monkeypatch
         pass  # nobody has the terminal any more
     os.close(controller)
     lines = shown.decode().split("\r\x1b[K")
-    assert lines[0] == lines[-1] == "" and "copying run run: " in lines[1] and "of 64 MiB" in lines[1], lines
-    assert any(line.startswith("reading back what was copied: ") and "of 64 MiB" in line for line in lines), lines
-    assert any(line.startswith("exporting run run: ") and "of 64 MiB" in line for line in lines), lines
+    assert lines[0] == lines[-1] == "" and "copying run run: " in lines[1] and "of 64" in lines[1], lines
+    assert any(line.startswith("reading back what was copied: ") and "of 64" in line for line in lines), lines
+    assert any(line.startswith("exporting run run: ") and "of 64" in line for line in lines), lines
     assert any(line.startswith("importing copy.tar.gz: ") for line in lines), lines
     silent = run_python(code, tmp_path / "again", "imported-too")
     assert silent.stderr == ""

@@ -101,13 +101,17 @@ def _enter(run: Block) -> None:
     except OSError as error:
         raise _not_begun(folder, record, error) from error
     run._record, run._folder = record, RunFolder(folder.path, record["uid"])
+    watch = None
     try:
+        watch = _watch_files(run)  # before another process is started that would be in the way of its own
         capture.begin(run._folder)
         current.enter(run._folder)
-        _entered[run.run_uid] = _Entered(run, threading.current_thread(), _watch_files(run))
+        _entered[run.run_uid] = _Entered(run, threading.current_thread(), watch)
     except BaseException as error:
         current.leave(run._folder)
         try:
+            if watch is not None:
+                watch.stop()
             capture.end(run._folder)
         finally:
             _end(run, error)

@@ -18,7 +18,7 @@ from localrun.engine.launchers import surroundings
 
 _ROOT = os.path.abspath(f"{__file__}/../../../..")
 _STDIN, _SAID = 5, 6  # the shell's: a command in the background has no standard input of its own
-_SHELL = f'"$@" <&{_STDIN} {_STDIN}<&- {_SAID}>&- & echo $! >&{_SAID} 2>/dev/null'
+GO = 'exec "$@"'  # a shell's words for executing the program
 
 
 def start(
@@ -28,17 +28,20 @@ def start(
     actions: Sequence[tuple[Any, ...]],
     blocked: Sequence[int],
     setsid: bool = False,
+    what: str = GO,
 ) -> int:
     """Have a module's ``main`` executed; returns its pid.
 
     ``actions`` are those of `os.posix_spawn` for all descriptors but standard input; what they duplicate is one of
-    localrun's, from `files.FIRST_OF_OURS` on. ``blocked`` signals it is not to get.
+    localrun's, from `files.FIRST_OF_OURS` on. ``blocked`` signals it is not to get. ``what`` the shell does, if it is
+    more than to `GO`: nothing from outside may be part of it.
 
     Raises:
         OSError: the system can't start it now.
     """
     main = f"import sys; sys.path.insert(0, sys.argv[1]); from {program.__name__} import main; main()"
-    argv = ["/bin/sh", "-c", _SHELL, "sh", sys.executable, "-I", "-S", "-c", main, _ROOT, *arguments]
+    shell_words = f"{{ {what}; }} <&{_STDIN} {_STDIN}<&- {_SAID}>&- & echo $! >&{_SAID} 2>/dev/null"
+    argv = ["/bin/sh", "-c", shell_words, "sh", sys.executable, "-I", "-S", "-c", main, _ROOT, *arguments]
     said, its = os.pipe2(os.O_CLOEXEC)
     # In this order nothing is overwritten that is still to be moved.
     first = [(os.POSIX_SPAWN_DUP2, *pair) for pair in ((stdin, 0), (its, _SAID), (0, _STDIN))]

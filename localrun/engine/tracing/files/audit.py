@@ -1,13 +1,9 @@
 """Watching which files this process opens, by an audit hook, for the runs that record them: ``trace_files``.
 
-An interpreter's hooks can't be taken out: there is one, which does no more than put by what it is told while somebody
-watches. What has been put by is looked at when the watch ends; or, if it is much or some time goes by, meanwhile and by
-a `witness`, a process that reads and digests on another core and writes into the run's journal itself. If it was much,
-a watch's end waits no longer than until the witness is told of everything; who asks for the artifacts, and the end of
-the program, wait until it has noted everything.
-
-An event is three items of one long list, and no object of its own: a program's thousands would have the garbage
-collector look through all that it has, again and again.
+An interpreter's hooks can't be taken out: there is one, which does no more than write down what it is told, while
+somebody watches. What was written down a `witness` looks at, a process that reads and digests and writes into the run's
+journal itself; if it is little, the watch's end does. If it is much, a watch's end doesn't wait for the witness: who
+asks for the artifacts, and the end of the program, wait until it has noted everything.
 """
 
 from __future__ import annotations
@@ -20,23 +16,16 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from localrun import settings
-from localrun.engine.tracing.files import scope, witness
-from localrun.engine.tracing.files.reminder import Reminder
-from localrun.engine.tracing.files.sightings import MOVED, REMOVED, WENT, Sightings
+from localrun.engine.tracing.files import scope, witness, witnessprogram
+from localrun.engine.tracing.files.opened import MOVED, RECORD, REMOVED, WENT, Opened
 from localrun.errors import RunConfigError
 from localrun.model import artifacts
 from localrun.model.folder import RunFolder
 
-if TYPE_CHECKING:
-    from localrun.engine.tracing.files.sightings import Item
-
-_ITEMS = 3  # of an event
-# From so many items on they are not left to the end. Then they are told of in ever larger parts: waking the witness
-# often takes the program's time, waking it seldom loses more with a program that is killed.
-_MANY, _MOST = 256 * _ITEMS, 1024 * _ITEMS
+_FEW = 1 << 14  # bytes of what was written down: some hundred files
 _PATIENCE = 0.003  # the part of its time that a watch's end may take to wait for a witness that is about to be done
 _MOST_PATIENCE_S = 0.1
 _PATIENCE_WITH_FEW_S = 5.0  # it takes milliseconds, unless it is hung
@@ -47,88 +36,81 @@ _is_installed = False
 
 
 class Watch:
-    """The files that this process opens from `start` to `Watch.stop`."""
+    """The files that this process opens from `start` to `Watch.stop`. OSError if they can't be written down."""
 
-    def __init__(self, folder: RunFolder, files: scope.Scope) -> None:
+    def __init__(self, folder: RunFolder, files: scope.Folders) -> None:
         self.folder = folder
-        self.pending: list[Item] = []
-        self.many = _MANY
-        self._scope = files
+        self._files = files
         self._cwd = os.getcwd()
         self._since = time.time_ns()
         self._began = time.monotonic()
-        self._witness: witness.Witness | None = None
-        self._sending = threading.Lock()
-        self._sender: int | None = None  # the thread that does
-        self._told = 0  # items
-        self._is_to_end = False
-        self._has_ended = False
+        self._opened = Opened(folder)
+        self.write = self._opened.write
+        self._error: OSError | None = None
+        self._witness = self._start_witness()
 
-    def send(self) -> None:
-        """Let the witness look at what has been put by, unless another thread, or this one below, is at that."""
-        if not self._sending.acquire(blocking=False):
-            return
-        self._sender = threading.get_ident()
+    def _start_witness(self) -> witness.Witness | None:
+        words = witnessprogram.words(self._files, self._cwd, self._since)
         try:
-            if self._has_ended:
-                return  # a hook in another thread was late
-            if self._witness is None:
-                self._witness = witness.start(self.folder, self._scope, self._cwd, self._since)
-            count = len(self.pending)
-            if self._witness.tell(self.pending[:count]):
-                del self.pending[:count]
-                self._told += count
-                if count >= self.many:
-                    self.many = min(2 * self.many, _MOST)
-            else:
-                self.many = sys.maxsize
+            return witness.start(self.folder, self._opened.fd, words)
         except OSError:
-            self.many = sys.maxsize  # no process, no descriptor: the rest is looked at in the end
-        finally:
-            self._sender = None
-            self._sending.release()
-        if self._is_to_end:
-            self._end()
+            return None  # no process, no descriptor: it is looked at in the end
+
+    def put(self, what: Any, path: Any, other: Any = "") -> None:
+        """Write down any event."""
+        try:
+            if self._error is None:
+                self._opened.put(what, path, other)
+        except OSError as error:
+            self._error = error
 
     def stop(self) -> None:
         """Stop recording; all of it is or comes into the run's journal. What can't be written is no error, but told."""
         if self not in _watches:
             return  # of the process that this one was forked from
         _change(lambda watches: tuple(each for each in watches if each is not self))
-        if not _watches:
-            _reminder.end()
-        if self._sender == threading.get_ident():  # a block in a generator is closed in the midst of it
-            self._is_to_end = True
-        else:
-            self._end()
-
-    def _end(self) -> None:
         try:
-            with self._sending:
-                self._finish()
+            self._finish()
         except OSError as error:
-            self.abandon()
-            _warn(f"the files that were opened could not be recorded in {self.folder.path}: {error}")
+            self._error = error
+        self._opened.close()
+        if self._error is not None:
+            _warn(f"not all files that were opened could be recorded in {self.folder.path}: {self._error}")
 
     def _finish(self) -> None:
-        self._has_ended = True
-        was_there, events = self._witness is not None, self.pending[:]  # a hook in another thread may still add some
-        if self._witness is not None and self._witness.tell(events) and self._witness.leave():
-            is_much = self._told + len(events) >= _MANY
-            patience = min(_PATIENCE * (time.monotonic() - self._began), _MOST_PATIENCE_S)
-            self._witness.has_ended(within=patience if is_much else _PATIENCE_WITH_FEW_S)
+        ended, took = time.time_ns(), time.monotonic() - self._began
+        is_much = self._opened.size > _FEW
+        if self._witness is None:
+            self._look(ended)
+        elif self._witness.has_ended():  # it was killed
+            self._look(ended)
+            self._witness.close()
+        elif is_much or took > witness.SURELY_ASLEEP_S:
+            self._witness.leave(ended)
+            if took > witness.SURELY_ASLEEP_S:
+                self._witness.has_ended(min(_PATIENCE * took, _MOST_PATIENCE_S) if is_much else _PATIENCE_WITH_FEW_S)
             _leaving.append((self._witness, self.folder.path))
-            return settle(wait=False)
-        self.abandon()
-        sightings = Sightings(functools.partial(artifacts.append, self.folder), self._scope, self._cwd, self._since)
-        sightings.take(events)
-        sightings.finish()
-        if was_there:
+            settle(wait=False)
+        else:
+            self._witness.dismiss()
+            self._look(ended)
+
+    def _look(self, ended: int) -> None:
+        """Look at what was written down, and note it."""
+        from localrun.engine.tracing.files.opened import Reader
+        from localrun.engine.tracing.files.sightings import Sightings
+
+        note, reader = functools.partial(artifacts.append, self.folder), Reader(self._opened.fd)
+        sightings = Sightings(note, scope.Scope(*self._files), self._cwd, self._since)
+        if reader.skip_given_back():
             _warn_of_lost(self.folder.path)
-        return None
+        while events := reader.read(is_all=True):
+            sightings.take(events, ended)
+        sightings.finish()
 
     def abandon(self) -> None:
-        """Have nothing to do with the witness any more: it was lost, or is that of the process we are a fork of."""
+        """Have nothing to do with it: it is that of the process we are a fork of."""
+        self._opened.close()
         if self._witness is not None:
             self._witness.close()
 
@@ -141,7 +123,7 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
     not, nor what other processes do, forked ones included.
 
     Raises:
-        RunConfigError: ``files`` is neither True nor a list of folders.
+        RunConfigError: ``files`` is neither True nor a list of folders. OSError: there is no room for that.
     """
     runs = [settings.home(), settings.runs_dir(), folder.path, *filter(None, [settings.current_run()])]
     if files is True:
@@ -150,10 +132,9 @@ def start(folder: RunFolder, files: bool | Sequence[str | os.PathLike[str]]) -> 
         found = scope.chosen(files, runs)
     else:
         raise RunConfigError(f"trace_files: must be True or a list of folders, not {files!r}")
-    _install()
     watch = Watch(folder, found)
+    _install()
     _change(lambda watches: (*watches, watch))
-    _reminder.begin()
     return watch
 
 
@@ -177,45 +158,34 @@ def _install() -> None:
 
 
 def _hook(event: str, args: Any) -> None:
-    """Put by what is told. It is called for everything that Python is audited for: every instruction counts."""
+    """Write down what is told. It is called for everything that Python is audited for: every instruction counts."""
     if event == "open":
         for watch in _watches:
-            pending = watch.pending
-            if len(args) == _ITEMS:  # else it is somebody else's event of that name
-                pending += args
-            if len(pending) >= watch.many:
-                watch.send()
-                _reminder.begin()  # again, if the program has forked
+            try:
+                path, _, flags = args
+                watch.write(RECORD % (flags, path.encode(), b""))
+            except (ValueError, TypeError, AttributeError):  # it is no text, or there must be more room
+                if len(args) == _OF_OPEN:  # else it is somebody else's event of that name
+                    watch.put(args[2], args[0])
     elif event in _OTHERS:
         what, count = _OTHERS[event]
-        if any(each != _WORKING_FOLDER for each in args[count:]):
-            return  # the names are of another folder, which is not told
-        items = [what, *map(_as_it_is, args[:count]), "", ""][:_ITEMS]
+        if len(args) < count or any(each != _WORKING_FOLDER for each in args[count:]):
+            return  # the names are of another folder, which is not told; or it is somebody else's event
         for watch in _watches:
-            watch.pending.extend(items)
+            watch.put(what, *map(_as_it_is, args[:count]))
 
 
+_OF_OPEN = 3  # a path, a mode, flags
 _WORKING_FOLDER = -1  # in place of the descriptor of another
 _OTHERS = {"os.rename": (MOVED, 2), "os.remove": (REMOVED, 1), "os.chdir": (WENT, 1)}  # with so many paths
-
-
-def _remind() -> bool:
-    """Let what has been put by be looked at; False if nobody watches any more."""
-    for watch in _watches:
-        if watch.pending and watch.many < sys.maxsize:
-            watch.send()
-    return bool(_watches)
-
-
-_reminder = Reminder(_remind)
 
 
 def _as_it_is(path: Any) -> Any:
     """A path as it is now; that of a descriptor is asked for, which is another one tomorrow."""
     try:
-        return os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
-    except (OSError, TypeError):
-        return None  # what is wrong with it the program is about to be told
+        return os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else path
+    except OSError:
+        return path  # what is wrong with it the program is about to be told
 
 
 _leaving: list[tuple[witness.Witness, str]] = []  # those still at work for watches that have ended, and their runs
@@ -250,7 +220,7 @@ def _warn(text: str) -> None:
 
 def _abandon_all() -> None:
     global _watches, _changing
-    witness.close_journals()
+    witness.close_being_made()
     for watch in _watches:
         watch.abandon()
     _watches, _changing = (), threading.RLock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from localrun.engine.tracing.files.opened import MOVED, REMOVED, WENT
 from localrun.model import artifacts, digests, times
 from localrun.model.artifacts import DOWNSTREAM, UPSTREAM
 
@@ -17,16 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
+    from localrun.engine.tracing.files.opened import Event
     from localrun.engine.tracing.files.scope import Scope
 
-    # Three are an event, as it is audited: a path, its mode, its flags; or what else was done, and to which paths.
-    Item: TypeAlias = "str | bytes | int | os.PathLike[str] | None"
     Note: TypeAlias = "Callable[[list[tuple[str, dict[str, Any]]]], None]"
     # A file as it was when it was looked at, and what there is to be noted of it. (A named tuple's import would take a
     # fifth of the time in which who looks at the files comes up.)
     Seen: TypeAlias = "tuple[os.stat_result, dict[str, Any]]"
-
-MOVED, REMOVED, WENT = "moved", "removed", "went"
 
 _NO_FILE = os.O_DIRECTORY | os.O_PATH
 _MADE_NEW = os.O_TRUNC | os.O_EXCL
@@ -43,6 +41,7 @@ class Sightings:
         self._note = note
         self._scope = scope
         self._cwd = cwd
+        self._began = since
         self._since = since - _TICK_NS
         self._read: dict[str, Seen | None] = {}  # by path; None: not there, or not to be noted
         self._made: dict[str, Seen | None] = {}  # None: not looked at yet
@@ -50,20 +49,25 @@ class Sightings:
         self._unsure: list[str] = []  # of those read, those changed meanwhile, by the program or by another
         self._new: list[str] = []  # of those made, the last ones: the program may be at them still
         self._removed: set[str] = set()
+        self._replaced: set[str] = set()
         self._entries: list[tuple[str, dict[str, Any]]] = []
         self._folders: dict[str, tuple[str, bool]] = {}  # by path: the real one, and whether files in it count
         self._now = ""
+        self._by = 0  # when what is looked at had happened, in nanoseconds
 
-    def take(self, events: Sequence[Item]) -> None:
-        """Look at what the program opened, in this order; also, if they are small, at what it had made before."""
-        made, self._new, self._now = self._new, [], times.now()
-        for name, mode, flags in zip(events[::3], events[1::3], events[2::3], strict=True):
-            if isinstance(flags, int):
-                self._opened(name, flags)
-            elif name == WENT:
-                self._cwd = self._after(mode)
-            else:
-                self._gone(name == REMOVED, self._path(mode), self._path(flags))
+    def take(self, events: Sequence[Event], by: int) -> None:
+        """Look at what the program opened, in this order; also, if they are small, at what it had made before.
+
+        ``by`` is when all of that had happened, in nanoseconds: what was changed later is none that it opened.
+        """
+        made, self._new, self._now, self._by = self._new, [], times.now(), by
+        for what, path, other in events:
+            if what.isdecimal():
+                self._opened(path, int(what))
+            elif what == WENT:
+                self._cwd = self._after(path)
+            elif what in (REMOVED, MOVED):
+                self._gone(what == REMOVED, self._path(path), self._path(other))
         for path in made:
             if path in self._made:  # it may have been moved
                 self._made[path] = self._look(path)
@@ -74,10 +78,8 @@ class Sightings:
         self._now = times.now()
         for path in self._unsure:
             seen = self._read[path]
-            if seen is not None:
-                _, artifact = seen
-                changed = artifact["url"] in self._made or path in self._made
-                self._entries.append((UPSTREAM, artifact | ({"size": None, "digest": None} if changed else {})))
+            if seen is not None and not self._was_looked_for_in_vain(path, seen[1]["url"]):
+                self._entries.append((UPSTREAM, _unknown(seen[1]) if self._has_made(path, seen[1]["url"]) else seen[1]))
         for path in self._removed:
             if path in self._read and self._read[path] is None and path not in self._made:
                 self._note_gone(path)  # before it was looked at
@@ -87,7 +89,7 @@ class Sightings:
 
     # -- events -----------------------------------------------------------------------------------------------------
 
-    def _opened(self, name: Any, flags: int) -> None:
+    def _opened(self, name: str, flags: int) -> None:
         path = self._path(name)
         if path is None or flags & _NO_FILE:
             return
@@ -98,27 +100,36 @@ class Sightings:
                 self._read[path] = None  # by another name it is one that it had made
             elif seen[0].st_mtime_ns < self._since:
                 self._entries.append((UPSTREAM, seen[1]))
-            elif writes and not self._was_there(seen[1]["url"], flags):
+            elif writes and flags & os.O_CREAT and not self._is_older(seen[1]["url"], self._since, if_unknown=False):
                 self._read[path] = None
             else:
                 self._unsure.append(path)
+                if self._is_later(seen[0]):
+                    self._read[path] = seen[0], _unknown(seen[1])
         if writes and path not in self._made:
             self._add_made(path, None)
             self._new.append(path)
 
-    def _was_there(self, path: str, flags: int) -> bool:
-        """True if a file that is opened to be changed had been made before the program began."""
-        if not flags & os.O_CREAT:
-            return True
+    def _has_made(self, path: str, url: str) -> bool:
+        return path in self._made or url in self._made
+
+    def _was_looked_for_in_vain(self, path: str, url: str) -> bool:
+        """True if the program made the file after it had tried to read it: in place, so it is as old as it says."""
+        has_replaced = {path, url} & (self._replaced | self._removed)
+        return self._has_made(path, url) and not has_replaced and not self._is_older(url, self._began, if_unknown=True)
+
+    def _is_older(self, path: str, since: int, *, if_unknown: bool) -> bool:
+        """True if a file was made before that."""
         from localrun.engine.tracing.files.birth import birth_ns  # rarely needed, and long to import
 
         birth = birth_ns(path)
-        return birth is not None and birth < self._since
+        return if_unknown if birth is None else birth < since
 
     def _gone(self, is_removed: bool, path: str | None, to: str | None) -> None:
         if path is not None and is_removed:
             self._removed.add(path)
         elif path is not None and to is not None:
+            self._replaced.add(to)
             self._add_made(to, self._made.pop(path, None))
             if any(f"{each}/".startswith(f"{path}/") for each in self._made_in):  # it is a folder
                 for inside in [each for each in self._made if each.startswith(f"{path}/")]:
@@ -128,19 +139,15 @@ class Sightings:
         self._made[path] = seen
         self._made_in.add(path.rpartition("/")[0])
 
-    def _path(self, name: Any) -> str | None:
-        """The absolute path that a program means by a name; None if it is a descriptor's number or nothing."""
-        try:
-            text = name if isinstance(name, str) else os.fsdecode(name)
-        except Exception:  # noqa: BLE001 - a descriptor's number, or a path of the program's own type: its code
+    def _path(self, name: str) -> str | None:
+        """The absolute path that a program means by a name; None if it is none."""
+        if not name:
             return None
-        if not _can_be(text):
-            return None
-        if text[0] == "/" and "//" not in text and "/." not in text and text[-1] != "/":
-            return text  # as nearly all are
-        return os.path.normpath(text if text[0] == "/" else f"{self._cwd}/{text}")
+        if name[0] == "/" and "//" not in name and "/." not in name and name[-1] != "/":
+            return name  # as nearly all are
+        return os.path.normpath(name if name[0] == "/" else f"{self._cwd}/{name}")
 
-    def _after(self, name: Any) -> str:
+    def _after(self, name: str) -> str:
         """The working folder after it was to be changed, which may have failed."""
         path = self._path(name)
         return path if path is not None and os.path.isdir(path) else self._cwd
@@ -165,8 +172,14 @@ class Sightings:
             return  # gone, or opened to be changed, and left as it was
         if seen is None or seen[1]["digest"] is None or not digests.is_same(seen[0], there):
             seen = self._look(path, large=True)
+        if seen is not None and self._is_later(seen[0]):
+            seen = seen[0], _unknown(seen[1])
         if seen is not None:
             self._entries.append((DOWNSTREAM, seen[1] | {"url": real}))
+
+    def _is_later(self, there: os.stat_result) -> bool:
+        """True if a file is no longer what it was when the program had opened it."""
+        return min(there.st_mtime_ns, there.st_ctime_ns) > self._by
 
     def _note_gone(self, path: str) -> None:
         real, counts, _ = self._find(path)
@@ -204,11 +217,7 @@ class Sightings:
             self._note(entries)
 
 
-def _can_be(name: str) -> bool:
-    """False for what no file can be called: an event may be somebody else's."""
-    if name.isascii() and name.isprintable():  # quickly said of most
-        return bool(name)
-    try:
-        return bool(name) and b"\0" not in os.fsencode(name)
-    except ValueError:
-        return False
+def _unknown(artifact: dict[str, Any]) -> dict[str, Any]:
+    """The artifact of a file that nobody has looked at before it was changed."""
+    return artifact | {"size": None, "digest": None}
+
