@@ -636,7 +636,7 @@ def test_more_than_there_is_room_for_at_first(home: Home, project: Path, full: b
     if full:
         assert "not all files that were opened could be recorded" in program.said
         assert "No space left on device" in program.said
-        assert 5000 < len(program.made()) < count
+        assert 500 < len(program.made()) < count
     else:
         assert len(program.made()) == count
 

@@ -26,7 +26,7 @@ MOVED, REMOVED, WENT = "moved", "removed", "went"
 RECORD = b"%d\0%b\0%b\0\0;"  # of a file that was opened
 _END = "\0\0;"
 
-_CHUNK = 1 << 20
+_FIRST, _CHUNK = 1 << 16, 1 << 20  # bytes that are reserved, at first and then
 _LONGEST = 1 << 14  # bytes of a record; a path that is longer names no file
 _PIECE = 1 << 18
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,8 +48,8 @@ class Opened:
         self.fd = files.moved_up(os.open(path, _NEW, 0o600))
         try:
             os.unlink(path)
-            _reserve(self.fd, _CHUNK)
-            self._map = _mapped(self.fd, _CHUNK)
+            _reserve(self.fd, _FIRST)
+            self._map = _mapped(self.fd, _FIRST)
         except BaseException:
             os.close(self.fd)
             raise
