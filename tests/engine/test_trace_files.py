@@ -527,6 +527,141 @@ def test_what_is_read_is_looked_at_while_the_program_goes_on(home: Home, project
     assert noted("upstream") == {"old.txt": known("old")}
 
 
+def changes() -> dict[str, Callable[[], object]]:
+    """Ways to put something else into a file, which is then as old as it says."""
+    return {
+        "copied": lambda: shutil.copy2("older.txt", "old.txt"),
+        "replaced": lambda: os.replace("older.txt", "old.txt"),
+        "removed": lambda: (os.remove("old.txt"), shutil.copy2("older.txt", "old.txt")),
+        "touched": lambda: (Path("old.txt").write_text("another"), os.utime("old.txt", (1e9, 1e9))),
+    }
+
+
+@pytest.mark.parametrize("way", changes())
+@pytest.mark.parametrize("many", [0, MANY])
+def test_what_is_changed_by_the_program_has_no_later_digest(home: Home, project: Path, way: str, many: int) -> None:
+    old("older.txt", "older")
+    time.sleep(0.05)
+    with traced(home) as noted:
+        Path("old.txt").read_text()
+        changes()[way]()
+        for number in range(many):
+            Path(f"{number}.out").write_text("x")
+    assert noted("upstream")["old.txt"] == (None, None)
+
+
+@pytest.mark.parametrize("way", ["copied", "replaced"])
+def test_what_is_changed_after_it_has_no_later_digest(home: Home, project: Path, way: str) -> None:
+    old("older.txt", "older")
+    with traced(home) as noted:
+        for number in range(MANY):
+            Path(f"{number}.out").write_text("x")
+        Path("old.txt").read_text()
+        for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+            os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    changes()[way]()
+    shutil.copy2("old.txt", "7.out")
+    for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+        os.kill(process.pid, signal.SIGCONT)
+    assert noted("upstream")["old.txt"] == (None, None)
+    made = noted("downstream")
+    assert made.pop("7.out") == (None, None)
+    assert made == {f"{number}.out": known("x") for number in range(MANY) if number != 7}
+
+
+@pytest.mark.parametrize("many", [0, MANY])
+def test_what_is_looked_for_in_vain_and_then_made_was_not_given(home: Home, project: Path, many: int) -> None:
+    with traced(home) as noted:
+        with pytest.raises(FileNotFoundError):
+            open("cache.json")  # noqa: SIM115 - it isn't there
+        Path("cache.json").write_text("x")
+        for number in range(many):
+            Path(f"{number}.out").write_text("x")
+    assert noted("upstream") == {}
+    assert noted("downstream")["cache.json"] == known("x")
+
+
+def test_who_has_warnings_be_errors(home: Home, project: Path) -> None:
+    code = """
+        import warnings
+        from localrun.engine.tracing.files import opened
+        warnings.simplefilter("error")
+        open("first.out", "w").close()
+        def full(fd, size):
+            raise OSError("full")
+        opened._reserve = full
+        for number in range(1000):
+            open(f"{number}.{'x' * 100}", "w").close()
+        try:
+            watch.stop()
+        except RuntimeWarning as warning:
+            print(warning)
+        print(len(os.listdir("/proc/self/fd")))
+        audit.settle()
+    """
+    program = run_watched(home, project, code)
+    assert "could be recorded" in program.said and int(program.said.split()[-1]) < 10
+    assert "first.out" in program.made()
+
+
+def test_a_child_writes_nothing_into_what_it_shares(home: Home, project: Path) -> None:
+    before = """
+        os.register_at_fork(after_in_child=lambda: open("child.out", "w").close())
+    """
+    code = """
+        for number in range(40):
+            open(f"{number}.out", "w").close()
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            for each in range(10):
+                open(f"{number}-{each}.out", "w").close()
+            os.waitpid(pid, 0)
+        watch.stop()
+    """
+    made = run_watched(home, project, code, before=before).made()
+    assert len(made) == 440 and "child.out" not in made
+
+
+def test_several_threads_need_more_room_at_once(home: Home, project: Path) -> None:
+    code = """
+        import threading
+        from localrun.engine.tracing.files import opened
+        reserve, all_at_it = opened._reserve, threading.Barrier(4)
+        def at_once(fd, size):
+            reserve(fd, size)
+            if size < 2 << 20:
+                all_at_it.wait(60)
+        opened._reserve = at_once
+        def work(name):
+            for number in range(6000):
+                sys.audit("open", f"{name}-{number}" + "x" * 100, "r", 0)
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        reader, found = opened.Reader(watch._opened.fd), set()
+        while events := reader.read(is_all=True):
+            found |= {path[:1] + path.strip("abcdx-") for _, path, _ in events}
+        print(len(found))
+        watch.stop()
+    """
+    assert int(run_watched(home, project, code).said) == 24_000
+
+
+class _Odd(str):
+    def encode(self, *_: str) -> bytes:
+        raise ZeroDivisionError
+
+
+def test_a_text_of_a_type_of_its_own(home: Home, project: Path) -> None:
+    with traced(home) as noted:
+        open(_Odd("old.txt")).close()
+    assert noted("upstream") == {"old.txt": known("old")}
+
+
 def test_what_others_changed_before_it_could_be_looked_at(home: Home, project: Path) -> None:
     for number in range(MANY):
         old(f"{number}.txt")

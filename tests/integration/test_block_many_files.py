@@ -197,3 +197,20 @@ def test_another_users_lock_is_waited_for_by_nobody(home: Home, tmp_path: Path) 
     catalogue.settle(folder)
     assert time.monotonic() - began < 10
     lock.release()
+
+
+def test_a_limit_of_the_size_of_files(home: Home, data: list[Path]) -> None:
+    code = """
+        import os, resource, signal, sys
+        import localrun
+        os.chdir(sys.argv[1])
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        with localrun.run(name="run", trace_files=True):
+            for number in range(3000):
+                open(f"{number}.{'x' * 100}", "a").close()
+    """
+    for limit, says in ((1 << 15, "opens can't be recorded"), (1 << 17, "not all files that were opened")):
+        said = run_python(code, data[0].parent, limit)
+        assert says in said.stderr
+        assert localrun.get_run("run").status is localrun.RunStatus.COMPLETED

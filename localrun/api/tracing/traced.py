@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,7 +131,12 @@ def _watch_files(run: Block) -> Watch | None:
         return None
     from localrun.engine.tracing.files import audit
 
-    return audit.start(run._folder, run._options.trace_files)
+    try:
+        return audit.start(run._folder, run._options.trace_files)
+    except OSError as error:
+        text = f"the files that run {run.name} opens can't be recorded: {error.strerror or error}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return None
 
 
 def leave(run: Block, error: BaseException | None) -> None:
@@ -161,6 +167,10 @@ def _leave(run: Block, error: BaseException | None) -> None:
         if error is None:
             raise SystemFailureError(text) from unwritten
         BaseException.add_note(error, text)
+    except Warning as warning:  # to somebody for whom they are errors
+        if error is None:
+            raise
+        BaseException.add_note(error, str(warning))
 
 
 def _end(run: Block, error: BaseException | None) -> None:

@@ -55,6 +55,7 @@ class Scope:
     def _root(self, path: str) -> str | None:
         return next((root for root in self._roots if _is_in(path, root)), None)
 
+
 def of_user(runs: Iterable[str]) -> Folders:
     """What a `Scope` of the working folder and the home folder is made of; ``runs`` are folders of localrun's own."""
     return chosen([os.getcwd(), os.path.expanduser("~")], runs)

@@ -1,7 +1,8 @@
 """What becomes of the files that a program was seen to open: which it read, which it made, and what they are.
 
-They are looked at as soon as they are told of, but only that says how a file was made what is there at the end. A file
-that the program had made before it read it is none that it was given.
+They are looked at some time after they were opened. Of a file that was read, and that the program has changed since,
+or anybody when the program was done, it isn't known what it was; how a file was made only the end says. A file that the
+program had made before it read it is none that it was given.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Sightings:
         for path in self._unsure:
             seen = self._read[path]
             if seen is not None and not self._was_looked_for_in_vain(path, seen[1]["url"]):
-                self._entries.append((UPSTREAM, _unknown(seen[1]) if self._has_made(path, seen[1]["url"]) else seen[1]))
+                is_another = self._has_made(path, seen[1]["url"]) or path in self._removed
+                self._entries.append((UPSTREAM, _unknown(seen[1]) if is_another else seen[1]))
         for path in self._removed:
             if path in self._read and self._read[path] is None and path not in self._made:
                 self._note_gone(path)  # before it was looked at
@@ -98,7 +100,7 @@ class Sightings:
             self._read[path] = seen = self._look(path)
             if seen is None or seen[1]["url"] in self._made:
                 self._read[path] = None  # by another name it is one that it had made
-            elif seen[0].st_mtime_ns < self._since:
+            elif seen[0].st_mtime_ns < self._since and seen[0].st_ctime_ns < self._began:
                 self._entries.append((UPSTREAM, seen[1]))
             elif writes and flags & os.O_CREAT and not self._is_older(seen[1]["url"], self._since, if_unknown=False):
                 self._read[path] = None
@@ -178,8 +180,8 @@ class Sightings:
             self._entries.append((DOWNSTREAM, seen[1] | {"url": real}))
 
     def _is_later(self, there: os.stat_result) -> bool:
-        """True if a file is no longer what it was when the program had opened it."""
-        return min(there.st_mtime_ns, there.st_ctime_ns) > self._by
+        """True if a file may be no longer what it was when the program had opened it."""
+        return there.st_ctime_ns > self._by
 
     def _note_gone(self, path: str) -> None:
         real, counts, _ = self._find(path)

@@ -91,9 +91,11 @@ def start(folder: RunFolder, opened: int, words: Sequence[str]) -> Witness:
         OSError: the system can't start it now.
     """
     with _descriptors() as made:
-        made.append(moved_up(artifacts.open_journal(folder)))
-        for pair in (os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)):
-            made.extend(map(moved_up, pair))
+        made.append(artifacts.open_journal(folder))
+        made.extend(os.pipe2(os.O_CLOEXEC))
+        made.extend(os.pipe2(os.O_CLOEXEC))
+        for _ in range(len(made)):
+            made.append(moved_up(made.pop(0)))
         journal, over, is_over, answer, its_answer = made
         ByteLock.of_open(journal)
         its = (its_answer, witnessprogram.ANSWER), (journal, witnessprogram.JOURNAL), (opened, witnessprogram.OPENED)
