@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOVED, REMOVED, WENT = "moved", "removed", "went"
 RECORD = b"%d\0%b\0%b\0\0;"  # of a file that was opened
 _END = "\0\0;"
-_LONGEST_NULS = 4  # and one more than a record has in a row
+_LONGEST_NULS = 4  # more than a record has in a row
 
 _FIRST, _CHUNK = 1 << 16, 1 << 20  # bytes that are reserved, at first and then
 _LONGEST = 1 << 14  # bytes of a record; a path that is longer names no file
@@ -65,9 +65,9 @@ class Opened:
             record = f"{what}\0{_text(path)}\0{_text(other)}{_END}".encode("utf-8", "surrogateescape")
         except Exception:  # noqa: BLE001 - it names no file; it may be the program's own code that says so
             return
-        if len(record) <= _LONGEST and not self._has_written(record):
-            self._grow()
-            self._has_written(record)
+        if len(record) <= _LONGEST:
+            while not self._has_written(record) and not self._map.closed:
+                self._grow()  # other threads may fill that at once
 
     def _has_written(self, record: bytes) -> bool:
         try:
