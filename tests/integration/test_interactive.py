@@ -23,6 +23,8 @@ from localrun import (
     get_run,
     wait_for_run_status,
 )
+from localrun.engine import processes
+from localrun.engine.supervision import connection
 
 CONNECT = "import sys, localrun; sys.exit(localrun.connect(sys.argv[1], sys.argv[2] if sys.argv[2:] else None))"
 
@@ -303,3 +305,15 @@ def test_nobody_comes_in_unseen_while_a_run_ends(home: Home, tmp_path: Path) -> 
         assert find_processes(f"LOCALRUN_RUN_UID={run.run_uid}") == []
         assert [child.communicate(timeout=60)[1] for child in children] == ["", ""]
         assert home.status(name) == "COMPLETED"
+
+
+def test_a_process_that_is_being_executed_has_no_environment_yet() -> None:
+    mark = f"{processes.MARK}=0123456789abcdef"
+    program = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.3; exec env {mark} MINE=it sleep 1000"], env={})
+    try:
+        record = {"name": "run", "uid": "0123456789abcdef"}
+        assert connection._environment(program.pid, record)["MINE"] == "it"
+        assert connection._environment(program.pid, record | {"uid": "another"})["MINE"] == "it"
+    finally:
+        program.kill()
+        program.wait()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 
 from localrun import files
@@ -20,6 +21,8 @@ from localrun.model import record as records
 from localrun.model.folder import RunFolder
 from localrun.model.record import Record
 from localrun.model.status import RunStatus
+
+_MOST_TO_EXECUTE_S = 1.0
 
 
 def start(
@@ -46,7 +49,7 @@ def start(
             argv, environment = _inside_container(record, running, command, variables)
         else:
             argv = _argv(command, shell)
-            environment = {**_environment(pid, record["name"]), **variables}
+            environment = {**_environment(pid, record), **variables}
         environment[processes.MARK] = record["uid"]
         cwd = f"/proc/{pid}/cwd"
         _tell_supervisor(folder)
@@ -99,15 +102,24 @@ def _running(record: Record, folder: RunFolder, rank: int | None) -> tuple[int, 
     raise RunNotRunningError(f"run {name}: {which} running at this moment")
 
 
-def _environment(pid: int, name: str) -> dict[str, str]:
-    """The environment that a process was started with, less what is for localrun's worker alone."""
-    try:
-        entries = files.read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError as error:
-        raise RunNotRunningError(f"run {name}: its environment can't be read: {error.strerror}") from None
-    found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
-    found.pop(SYS_PATH, None)
-    return found
+def _environment(pid: int, record: Record) -> dict[str, str]:
+    """The environment that a run's process was started with, less what is for localrun's worker alone.
+
+    While a process is executed it has none, or not all of it: it has when the run's mark is there, unless the program
+    has taken that away.
+    """
+    deadline = time.monotonic() + _MOST_TO_EXECUTE_S
+    while True:
+        try:
+            entries = files.read(f"/proc/{pid}/environ").split(b"\0")
+        except OSError as error:
+            why = f"its environment can't be read: {error.strerror}"
+            raise RunNotRunningError(f"run {record['name']}: {why}") from None
+        found = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+        if found.get(processes.MARK) == record["uid"] or time.monotonic() >= deadline:
+            found.pop(SYS_PATH, None)
+            return found
+        time.sleep(0.001)
 
 
 def _tell_supervisor(folder: RunFolder) -> None:
