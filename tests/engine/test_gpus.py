@@ -340,7 +340,7 @@ def test_a_probe_leaves_a_loop_free(nvml: FakeNvml) -> None:
 def test_a_probe_is_given_up_at_once(nvml: FakeNvml) -> None:
     nvml.set_delay(60, function="nvmlInit")
     asked = Probe.start(timeout=0.2)
-    (pid,) = helpers()
+    (pid,) = wait_until(helpers)
     start = time.monotonic()
     found = asked.give_up()
     asked.close()
@@ -360,7 +360,7 @@ def test_a_process_that_can_not_be_killed_is_left_and_nobody_else_is_asked(
         start = time.monotonic()
         assert inventory(0.2).problem is not None
         assert time.monotonic() - start < 2
-        (pid,) = helpers()
+        (pid,) = wait_until(helpers)
         assert is_stuck()
         found = inventory()
         assert found.problem is not None and "can't even be killed" in found.problem
@@ -374,7 +374,7 @@ def test_a_process_that_can_not_be_killed_is_left_and_nobody_else_is_asked(
 def test_a_process_whose_asker_was_killed_ends_by_itself(nvml: FakeNvml) -> None:
     nvml.set_delay(60, function="nvmlInit")
     asked = Probe.start(timeout=0.2)
-    (pid,) = helpers()
+    (pid,) = wait_until(helpers)
     wait_until(lambda: look(pid) is None, 10)
     assert asked.read() is not None
     asked.close()
@@ -387,7 +387,7 @@ def test_the_process_inherits_nothing(nvml: FakeNvml, tmp_path: Path) -> None:
     os.set_inheritable(fd, True)
     try:
         asked = Probe.start()
-        (pid,) = helpers()
+        (pid,) = wait_until(helpers)
         wait_until(lambda: set(os.listdir(f"/proc/{pid}/fd")) == {"0", "1", "2", "3"}, what="only its own are left")
         assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)} == {os.devnull}
         assert os.getsid(pid) == pid
@@ -401,7 +401,7 @@ def test_the_process_inherits_nothing(nvml: FakeNvml, tmp_path: Path) -> None:
 def test_it_is_no_part_of_the_run_whose_supervisor_asks(nvml: FakeNvml) -> None:
     nvml.set_delay(60, function="nvmlInit")
     asked = Probe.start()
-    (pid,) = helpers()
+    (pid,) = wait_until(helpers)
     wait_until(lambda: "nvml.py" in str(look(pid)))
     assert processes.is_service(pid)
     assert pid not in processes.descendants([os.getpid()], processes.snapshot(), without=processes.is_service)

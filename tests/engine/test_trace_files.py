@@ -342,9 +342,14 @@ def test_what_a_killed_witness_leaves_the_program_looks_at(home: Home, project: 
             Path(f"{number}.out").write_text("x")
         if when == "at work":
             witness_at_work(home.path)
-        for process in find_processes(f"LOCALRUN_HOME={home.path}"):
-            kill(process.pid)
-        wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+        (watch,) = audit._watches
+
+        def has_ended() -> bool:
+            for process in find_processes(f"LOCALRUN_HOME={home.path}"):
+                kill(process.pid)
+            return watch._witness is None or watch._witness.has_ended()
+
+        wait_until(has_ended)
         for number in range(MANY):
             Path(f"{number}.more").write_text("x")
     assert noted("downstream") == {f"{number}.{kind}": known("x") for number in range(MANY) for kind in ("out", "more")}
@@ -360,7 +365,7 @@ def test_what_it_had_given_back_is_told_of(home: Home, project: Path) -> None:
         process = witness_at_work(home.path)
         wait_until(lambda: os.lseek(watch._opened.fd, 0, os.SEEK_DATA) > 0)
         kill(process.pid)
-        wait_until(lambda: not find_processes(f"LOCALRUN_HOME={home.path}"))
+        wait_until(lambda: watch._witness is None or watch._witness.has_ended())
         Path("last.txt").write_text("x")
     assert noted("downstream")["last.txt"] == known("x")
 
